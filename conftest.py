@@ -1,0 +1,3 @@
+"""Makes pytest collect `scenarios/*.yaml`."""
+
+pytest_plugins = ["harness.pytest_plugin"]

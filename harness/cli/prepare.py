@@ -1,0 +1,77 @@
+"""`harness doctor` and `harness images`: what must be there before a scenario can run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from harness.cli.commands import add
+from harness.host.doctor import examine, render
+from harness.images.store import ImageStore
+from harness.report.live import Live
+from harness.suite import ExitCode
+
+if TYPE_CHECKING:
+    from harness.cli.commands import Commands
+
+_MIB = 1 << 20
+
+
+def add_to(commands: Commands) -> None:
+    """Add the commands."""
+    add(commands, "doctor", "say what this machine has and lacks, each lack with the command that mends it", doctor)
+    images = add(commands, "images", "build, list or re-pin the guest images and QEMU", list_images)
+    images.set_defaults(names=[])
+    inner = images.add_subparsers(metavar="ACTION")
+    add(inner, "list", "say what is built and where", list_images)
+    for name, text, command in (
+        ("build", "build what is not built yet", build_images),
+        ("repin", "lock the newest packages of the suite, and say which changed", repin_images),
+    ):
+        action = add(inner, name, text, command)
+        action.add_argument("names", nargs="*", metavar="NAME", help="image (all)")
+        action.add_argument("-q", "--quiet", action="store_true", help="say nothing of what is there already")
+
+
+def doctor(arguments: argparse.Namespace) -> int:  # noqa: ARG001 - every command takes them
+    """Print one line per need; 3 if one is not met."""
+    needs = examine()
+    print(render(needs))
+    return ExitCode.PASSED if all(need.ok for need in needs) else ExitCode.ERROR
+
+
+def list_images(arguments: argparse.Namespace) -> int:
+    """Print what the cache has of each image."""
+    store = ImageStore()
+    for state in (store.state(name) for name in arguments.names or store.names()):
+        built = f"{state.bytes / _MIB:.0f} MiB at {state.path}"
+        if state.path is None:
+            built = f"not built: harness images build {state.name}"
+        print(f"{state.name:<12} {state.kind:<6} Debian {state.suite:<9} {state.packages:>3} packages locked, {built}")
+        for line in state.replaced:
+            print(f"{'':<12} not as locked: {line}")
+    return ExitCode.PASSED
+
+
+def build_images(arguments: argparse.Namespace) -> int:
+    """Build each image that is not there, showing what is being done."""
+    store = ImageStore()
+    with Live() as live:
+        for name in arguments.names or store.names():
+            path = store.build(name, live.preparing)
+            if not arguments.quiet:
+                live.note(f"{name}: {path}")
+    return ExitCode.PASSED
+
+
+def repin_images(arguments: argparse.Namespace) -> int:
+    """Write new locks and say what changed."""
+    store = ImageStore()
+    with Live() as live:
+        for name in arguments.names or store.names():
+            changed: Sequence[object] = store.repin(name, live.preparing)
+            live.note(f"{name}: {len(changed)} packages changed" if changed else f"{name}: as it was")
+            for package in changed:
+                live.note(f"    {package}")
+    return ExitCode.PASSED

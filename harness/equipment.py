@@ -1,0 +1,98 @@
+"""What a run is made with: the QEMU build and what it offers, the guest images, the accelerator."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.errors import InfraError
+from harness.host.accelerator import probe_kvm
+from harness.host.slots import GuestSlots
+from harness.images.qemu_build import QemuBuild
+from harness.images.store import GuestImage, ImageStore, cache_directory
+from harness.machine import migration
+from harness.machine.properties import QemuFacts, facts
+from harness.machine.spec import Accelerator
+from harness.templates.store import Templates
+
+#: Environment variable that names the accelerator: auto (KVM where a vCPU is seen to run with it), tcg or kvm.
+ACCELERATOR = "VTD_ACCELERATOR"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """The equipment of one run.
+
+    `accelerator` is `kvm` only where a vCPU was seen to run with it; `accelerator_reason` says what was seen.
+    `progress` gets a line whenever something long happens, such as an image being built. `slots` are the places that
+    running guests take.
+    """
+
+    qemu: QemuBuild
+    facts: QemuFacts
+    accelerator: Accelerator
+    accelerator_reason: str
+    store: ImageStore
+    templates: Templates
+    slots: GuestSlots
+    progress: Callable[[str], None]
+
+    def image(self, name: str) -> GuestImage:
+        """Give the guest image called `name`, built if need be."""
+        return self.store.get(name, self.progress)
+
+    def guest_place(self) -> AbstractContextManager[None]:
+        """Hold one of the places for running guests, which follow from the host's cores and memory; waits for it."""
+        return self.slots.taken(self.progress)
+
+    def telling(self, progress: Callable[[str], None]) -> HostFacts:
+        """Give the same equipment with another to tell; with a function of a module it can go to another process."""
+        return replace(self, progress=progress)
+
+    def describe(self) -> dict[str, Any]:
+        """Describe the equipment for results.json."""
+        return {
+            "qemu": self.qemu.version,
+            "qemu_digest": self.qemu.digest,
+            "accelerator": self.accelerator,
+            "accelerator_reason": self.accelerator_reason,
+        }
+
+
+def choose_accelerator(qemu: QemuBuild, wanted: str, memory: Path | None = None) -> tuple[Accelerator, str]:
+    """Choose by what was `wanted` (`auto`, `tcg` or `kvm`) and give the reason; InfraError if it cannot be had."""
+    if wanted == "tcg":
+        return "tcg", f"asked for by {ACCELERATOR}"
+    if wanted not in ("auto", "kvm"):
+        raise InfraError(f"{ACCELERATOR} is '{wanted}'", hint="set it to auto, tcg or kvm")
+    kvm = probe_kvm(qemu, memory)
+    if not kvm.usable and wanted == "kvm":
+        raise InfraError(f"{ACCELERATOR} asks for KVM, but {kvm.reason}", hint=f"unset {ACCELERATOR}, or set it to tcg")
+    return ("kvm" if kvm.usable else "tcg"), kvm.reason
+
+
+def open_host(progress: Callable[[str], None], *, cache: Path | None = None) -> HostFacts:
+    """Find or make the QEMU build, ask it what it offers, and see which accelerator really runs a guest."""
+    directory = cache or cache_directory()
+    store = ImageStore(directory)
+    qemu = store.qemu(progress)
+    offered = facts(qemu, directory)
+    if not migration.saves(qemu.version):
+        progress(f"QEMU {qemu.version} saves no machine to a file (8.2 and newer do), so every machine is booted")
+    accelerator, reason = choose_accelerator(
+        qemu, os.environ.get(ACCELERATOR, "auto"), directory / "checked" / "kvm.json"
+    )
+    return HostFacts(
+        qemu=qemu,
+        facts=offered,
+        accelerator=accelerator,
+        accelerator_reason=reason,
+        store=store,
+        templates=Templates(directory),
+        slots=GuestSlots.of(directory),
+        progress=progress,
+    )

@@ -1,0 +1,67 @@
+"""What machine this is, and running a command on it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
+from protocol import PROTOCOL_VERSION, Operation, Refused, attempting
+
+
+def read_text(path: str) -> str:
+    """The stripped text of a small file of /proc or /sys."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read().strip()
+
+
+def write_text(path: str, text: str) -> None:
+    """Write `text` in one system call, as sysfs attributes want it."""
+    with attempting(f"write {text.strip()!r} to {path}"), open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+class System:
+    """Operations `hello`, `set_clock` and `run`."""
+
+    def __init__(self) -> None:
+        # Read here: to a guest that was just restored, every path it has not gone yet costs milliseconds.
+        self._identity = {
+            "protocol": PROTOCOL_VERSION,
+            "kernel": os.uname().release,
+            "python": sys.version.split()[0],
+            "cmdline": read_text("/proc/cmdline"),
+            "boot_id": read_text("/proc/sys/kernel/random/boot_id"),
+        }
+
+    def operations(self) -> dict[str, Operation]:
+        """Operations by name."""
+        return {"hello": self.hello, "set_clock": self.set_clock, "run": self.run}
+
+    def hello(self) -> dict[str, Any]:
+        """Versions and identity; `time` holds the guest's clocks in seconds."""
+        return {**self._identity, "time": {"realtime": time.time(), "monotonic": time.monotonic()}}
+
+    def set_clock(self, *, realtime_ns: int) -> dict[str, Any]:
+        """Set CLOCK_REALTIME to `realtime_ns` (since 1970); `behind_ns` says by how much it was behind that."""
+        was = time.time_ns()
+        with attempting("set the clock"):
+            time.clock_settime_ns(time.CLOCK_REALTIME, realtime_ns)
+        return {"behind_ns": realtime_ns - was}
+
+    def run(self, *, argv: list[str], stdin: str = "", timeout_s: float = 30) -> dict[str, Any]:
+        """Run `argv` without a shell; output is text, bytes that are not UTF-8 become U+FFFD."""
+        if not argv:
+            raise Refused("argv is empty")
+        try:
+            with attempting(f"run {argv[0]}"):
+                done = subprocess.run(argv, input=stdin.encode(), capture_output=True, timeout=timeout_s, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise Refused(f"{argv[0]} did not end within {timeout_s:g} s") from error
+        return {
+            "status": done.returncode,
+            "stdout": done.stdout.decode(errors="replace"),
+            "stderr": done.stderr.decode(errors="replace"),
+        }

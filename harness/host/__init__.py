@@ -1,0 +1,1 @@
+"""What this machine can do: QEMU, accelerator, and the set-up doctor."""

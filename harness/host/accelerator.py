@@ -1,0 +1,101 @@
+"""Whether KVM works here, found out by running a vCPU: a /dev/kvm that opens does not prove that a guest runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.evidence import write_json
+from harness.images.qemu_build import QemuBuild
+from harness.waiting import timeout_scale
+
+_KVM = Path("/dev/kvm")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_FIRMWARE_BYTES = 64 * 1024
+#: What the firmware tells; isa-debug-exit makes QEMU end with twice that plus one (hw/misc/debugexit.c).
+_TOLD = 0x2A
+_EXIT_STATUS = _TOLD * 2 + 1
+#: Real-mode code at the reset vector, 16 bytes below the end: mov dx, 0x501; mov al, TOLD; out dx, al; hlt; jmp to hlt.
+_RESET_VECTOR = bytes([0xBA, 0x01, 0x05, 0xB0, _TOLD, 0xEE, 0xF4, 0xEB, 0xFD]).ljust(16, b"\xf4")
+_DEADLINE_S = 10.0
+_TOO_SLOW = f"a vCPU did not run its nine bytes of code within {_DEADLINE_S:.0f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class KvmFinding:
+    """Whether guests can run with KVM, and why not, or how that is known."""
+
+    usable: bool
+    reason: str
+
+
+def probe_kvm(qemu: QemuBuild, memory: Path | None = None) -> KvmFinding:
+    """Run one vCPU of `qemu` with KVM, in the arrangement the machines under test use. Takes a fraction of a second.
+
+    What was found since the host booted is kept in the file `memory`, and believed for the same QEMU and device.
+    """
+    if not _KVM.exists():
+        return KvmFinding(usable=False, reason=f"{_KVM} is not there")
+    if not os.access(_KVM, os.R_OK | os.W_OK):
+        return KvmFinding(usable=False, reason=f"no permission to open {_KVM}")
+    device = _KVM.stat()
+    asked = [qemu.digest, qemu.version, _BOOT_ID.read_text(encoding="ascii").strip(), device.st_ino, device.st_ctime_ns]
+    known = _recalled(memory, asked)
+    if known is not None:
+        return known
+    problem = run_vcpu(qemu, "kvm", cpu="host")
+    found = KvmFinding(
+        usable=problem is None, reason=f"no vCPU runs with KVM here: {problem}" if problem else "a vCPU ran"
+    )
+    if memory is not None and problem != _TOO_SLOW:  # a busy host is no property of KVM
+        with contextlib.suppress(OSError):  # a cache that cannot be written: it is asked anew each time
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            write_json(memory, {"asked": asked, "usable": found.usable, "reason": found.reason})
+    return found
+
+
+def _recalled(memory: Path | None, asked: list[object]) -> KvmFinding | None:
+    try:
+        told = json.loads(memory.read_text(encoding="utf-8")) if memory else {}
+        return KvmFinding(told["usable"], told["reason"]) if told["asked"] == asked else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def run_vcpu(qemu: QemuBuild, accelerator: str, *, cpu: str) -> str | None:
+    """Have one vCPU run firmware of nine bytes that ends QEMU with a known status; what went wrong, None if nothing."""
+    firmware = os.memfd_create("firmware")
+    try:
+        os.write(firmware, _RESET_VECTOR.rjust(_FIRMWARE_BYTES, b"\xf4"))
+        argv = [
+            *("setpriv", "--pdeathsig", "KILL", "--"),
+            *qemu.argv_prefix,
+            *("-nodefaults", "-no-user-config", "-display", "none"),
+            *("-machine", "q35,kernel-irqchip=split", "-accel", accelerator, "-cpu", cpu, "-m", "32"),
+            *("-bios", f"/proc/self/fd/{firmware}", "-device", "isa-debug-exit"),
+        ]
+        done = subprocess.run(
+            argv,
+            env={**os.environ, **qemu.env},
+            pass_fds=(firmware,),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_DEADLINE_S * timeout_scale(),
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return _TOO_SLOW
+    except OSError as error:
+        return f"QEMU could not be started: {error.strerror}"
+    finally:
+        os.close(firmware)
+    if done.returncode == _EXIT_STATUS:
+        return None
+    said = done.stderr.strip().splitlines()
+    return said[-1] if said else f"QEMU ended with status {done.returncode} without a word"

@@ -1,0 +1,1 @@
+"""From a machine spec to a running QEMU: properties, argv, launch and stop."""

@@ -1,0 +1,358 @@
+"""A running QEMU with all its channels, from start to the last trace of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from harness.console import REPORT_S, Console
+from harness.errors import (
+    AgentError,
+    GuestError,
+    HarnessError,
+    InfraError,
+    LaunchError,
+    MonitorError,
+    SshError,
+    WaitTimeout,
+)
+from harness.evidence import Journal, VariantDirectory
+from harness.machine import migration, repro
+from harness.machine.argv import Channels, Ram, command_line
+from harness.machine.parts import BootImage, QemuBinary
+from harness.machine.properties import QemuFacts, resolve_all
+from harness.machine.spec import MachineSpec
+from harness.machine.stub import STUB_KERNEL, StubImage
+from harness.machine.template import Template
+from harness.memory import GuestMemory
+from harness.process import Process, StopRung
+from harness.qmp import Monitor
+from harness.ssh import KeyPair, SshLine
+from harness.waiting import Deadline, wait_for
+from harness.wire import Wire
+
+CONSOLE, STDERR, TRACE, ARGV, REPRO = "console.log", "qemu.stderr", "trace.log", "qemu.argv", "repro.sh"
+
+#: Seconds QEMU is given to greet; loading its libraries on a busy host takes most of it.
+GREETING_S = 20.0
+
+#: Seconds the guest is given to let go of a device. Measured: 0.04 to 0.11 s, also for igb, since q35 unplugs through
+#: ACPI and does not wait for an attention button; the rest is for drivers that are slow to unbind.
+UNPLUG_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class GuestKeys:
+    """The SSH keys of one machine: the client's, made for this start, and the host key its server proves."""
+
+    client: KeyPair
+    host_public: str
+
+
+class Machine:
+    """A started machine, halted until `cont`; a context manager that leaves nothing behind."""
+
+    def __init__(self, argv: Sequence[str], directory: VariantDirectory, journal: Journal, stack: ExitStack) -> None:
+        self.argv = tuple(argv)
+        self.directory = directory
+        self.journal = journal
+        self.console = Console(directory.file(CONSOLE))
+        self.wires: dict[str, Wire] = {}
+        self.process: Process
+        self.monitor: Monitor
+        self.memory: GuestMemory
+        self.line: SshLine
+        self.keys: GuestKeys
+        self.restored = False
+        self._stack = stack
+        self._stopped = False
+
+    @classmethod
+    def start(
+        cls,
+        spec: MachineSpec,
+        *,
+        qemu: QemuBinary,
+        facts: QemuFacts,
+        image: BootImage,
+        directory: VariantDirectory,
+        journal: Journal,
+        template: Template | None = None,
+        own_memory: bool = False,
+        kept_memory: Path | None = None,
+    ) -> Machine:
+        """Start QEMU for `spec` with its files in `directory`; the guest does not run before `cont`.
+
+        With a `template` the guest is where that was saved; its memory is then mapped copy-on-write, or, with
+        `own_memory`, copied so that `memory.write` can write it. `kept_memory` is a file that holds the guest's memory
+        while it runs and afterwards, as `save` needs it.
+
+        Raises Unsupported for an IOMMU option this QEMU does not have, LaunchError with QEMU's own words when QEMU
+        refuses the configuration.
+        """
+        if "%" in str(directory.path):
+            # QEMU takes it for a template in the name of its log (qemu_set_log_internal in util/log.c).
+            raise InfraError(f"QEMU can keep no trace below {directory.path}", hint="take a directory without '%'")
+        iommus = resolve_all(spec.iommus, facts)
+        with ExitStack() as stack:
+            wires = {name: stack.enter_context(Wire(name)) for name in spec.wires}
+            ours, theirs = socket.socketpair()
+            stack.callback(ours.close)
+            stack.callback(theirs.close)
+            ssh, ssh_theirs = socket.socketpair()
+            stack.callback(ssh.close)
+            stack.callback(ssh_theirs.close)
+            client = KeyPair.generate()
+            host_private, host_public = _host_key(template)
+            key_fds = [_in_memory(stack, data) for data in (host_private, client.public.encode() + b"\n")]
+            memory_fd = _in_memory(stack, b"")
+            own_fd = _own_memory(stack, spec, template) if own_memory else None
+            monitor = stack.enter_context(
+                Monitor(ours, "qmp", lambda kind, message: _journal_qmp(journal, kind, message))
+            )
+            channels = Channels.inherited(
+                qmp_fd=theirs.fileno(),
+                ssh_fd=ssh_theirs.fileno(),
+                host_key_fd=key_fds[0],
+                authorized_keys_fd=key_fds[1],
+                console=str(directory.file(CONSOLE)),
+                trace=str(directory.file(TRACE)),
+                wire_fds={name: wire.qemu_fd for name, wire in wires.items()},
+            )
+            ram = _ram(template, kept_memory, own_fd)
+            stub_fd = None if template is None else _in_memory(stack, STUB_KERNEL)
+            boots = image if stub_fd is None else _stub(image, stub_fd)
+            argv = command_line(spec, iommus, channels, boots, qemu, ram=ram, incoming=template is not None)
+            directory.file(ARGV).write_text(repro.shell_lines(argv) + "\n", encoding="utf-8")
+            _write_script(directory.file(REPRO), repro.script(spec, iommus, image, qemu, spec.wires))
+            machine = cls(argv, directory, journal, stack)
+            machine.wires, machine.monitor, machine.keys = wires, monitor, GuestKeys(client, host_public)
+            machine.line = SshLine(ssh, template.greeting if template else b"")
+            machine.memory = GuestMemory(monitor, memory_fd, own=own_fd, size=spec.memory_mib << 20)
+            inherited = [theirs.fileno(), ssh_theirs.fileno(), *key_fds, memory_fd]
+            inherited += [wire.qemu_fd for wire in wires.values()] + [fd for fd in (own_fd, stub_fd) if fd is not None]
+            machine._launch(inherited, qemu.env)
+            theirs.close()
+            ssh_theirs.close()
+            for wire in wires.values():
+                wire.inherited()
+            machine._connect()
+            if template is not None:
+                machine._restore(template)
+            machine._stack = stack.pop_all()
+        return machine
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> StopRung | None:
+        """End QEMU, close every channel and return the rung of the ladder it took; None if that was done before."""
+        if self._stopped:
+            return None
+        self._stopped = True
+        self.line.shut()
+        try:
+            rung = self.process.stop(quit=lambda: self.monitor.execute("quit", timeout_s=2.0))
+            self.journal.record("process", "stop", rung=rung.value, exit_status=self.process.poll())
+        finally:
+            self._stack.close()
+        return rung
+
+    def abort(self) -> Exception | None:
+        """What makes every further wait on this machine pointless: QEMU has ended, or the guest kernel has panicked."""
+        status = self.process.poll()
+        if status is None:
+            return self.console.panic()
+        panic = self.console.panic(over=True)
+        return panic or self.launch_error(f"QEMU ended on its own with exit status {status}")
+
+    def launch_error(self, message: str) -> LaunchError:
+        """A LaunchError with all that is known about this machine."""
+        return LaunchError(
+            message,
+            argv=self.argv,
+            exit_status=self.process.poll(),
+            stderr=self.process.stderr_text(),
+            console_tail=self.console.tail(20),
+            evidence=self.directory.path,
+        )
+
+    @contextlib.contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Replace the error of a lost channel by its cause if QEMU's end or a guest panic shows within a second."""
+        try:
+            yield
+        except (MonitorError, SshError, AgentError) as error:
+            refused = isinstance(error, MonitorError) and error.error_class is not None
+            cause = None if refused else self._cause_of_loss()
+            if cause is not None:
+                raise cause from error
+            raise
+
+    def cont(self) -> None:
+        """Let the guest run."""
+        self.monitor.execute("cont")
+
+    def save(self, state: Path) -> None:
+        """Stop the guest and save QEMU's device state in `state`; its memory stays in the file it was started with."""
+        with self.explaining():
+            migration.save(self.monitor, state, [self.abort])
+
+    def device_add(self, qdev: Mapping[str, Any]) -> None:
+        """Plug the device `qdev` (`{"driver", "id", "bus", ...}`); MonitorError with QEMU's reason if it refuses."""
+        with self.directory.file(REPRO).open("a", encoding="utf-8") as script:
+            script.write(repro.device_add_note(qdev))
+        with self.explaining():
+            self.monitor.execute_raw("device_add", qdev)
+
+    def device_del(self, device: str, *, deadline_s: float = UNPLUG_S) -> None:
+        """Unplug the device with id `device` and wait until the guest let go of it.
+
+        Raises GuestError if the guest refuses, WaitTimeout if it does not react.
+        """
+        expect = self.monitor.expect
+        with (
+            self.explaining(),
+            expect("DEVICE_DELETED", device=device) as deleted,
+            expect("DEVICE_UNPLUG_GUEST_ERROR", device=device) as refused,
+        ):
+            self.monitor.execute("device_del", id=device)
+            deleted.wait(
+                Deadline.after(deadline_s),
+                abort=[
+                    self.abort,
+                    lambda: GuestError(f"the guest refused to release '{device}'") if refused.arrived() else None,
+                ],
+            )
+
+    def register(self, address: int, size: int = 4) -> int:
+        """The value of the device register of `size` bytes at guest-physical `address`, read from outside the guest."""
+        return int.from_bytes(self.memory.read(address, size), "little")
+
+    def trace(self, events: Sequence[str], *, on: bool) -> None:
+        """Switch trace events and check with QEMU that they are; MonitorError for one QEMU does not have."""
+        for event in events:
+            self.monitor.execute("trace-event-set-state", name=event, enable=on)
+            states = [entry["state"] for entry in self.monitor.execute("trace-event-get-state", name=event)]
+            if states != ["enabled" if on else "disabled"]:
+                raise MonitorError(
+                    f"trace event '{event}' did not switch {'on' if on else 'off'}: {states}",
+                    command="trace-event-set-state",
+                )
+
+    def trace_lines(self, since_offset: int = 0) -> tuple[list[str], int]:
+        """The whole lines of the trace log from byte `since_offset`, and the offset at which to go on."""
+        try:
+            with self.directory.file(TRACE).open("rb") as file:
+                file.seek(since_offset)
+                data = file.read()
+        except FileNotFoundError:
+            return [], since_offset
+        whole = data[: data.rfind(b"\n") + 1]
+        return whole.decode("utf-8", errors="replace").splitlines(), since_offset + len(whole)
+
+    def _launch(self, inherited: Sequence[int], env: Mapping[str, str]) -> None:
+        self.process = Process(self.argv, stderr=self.directory.file(STDERR), pass_fds=inherited, env=env)
+        self._stack.callback(lambda: self.process.stop(quit=None))
+        self.journal.record("process", "start", pid=self.process.pid, argv=list(self.argv))
+
+    def _connect(self) -> None:
+        """Wait for QMP; a QEMU that ends instead has said why on its stderr."""
+        try:
+            self.monitor.connect(Deadline.after(GREETING_S))
+        except MonitorError as error:
+            with contextlib.suppress(WaitTimeout):
+                wait_for("QEMU to end", lambda: self.process.poll() is not None, Deadline.after(1.0))
+            status, said = self.process.poll(), _last_words(self.process) or error.message
+            self.journal.record("process", "exit", exit_status=status, stderr=self.process.stderr_text())
+            ended = "" if status is None else f", it ended with exit status {status}"
+            raise self.launch_error(f"QEMU did not start{ended}: {said}") from error
+
+    def _restore(self, template: Template) -> None:
+        try:
+            with self.explaining():
+                migration.restore(self.monitor, template.state, [self.abort])
+        except HarnessError as error:
+            # Its bytes are what was saved, so only QEMU knows; making it anew each time would hide that.
+            error.hint = error.hint or f"the template can be made anew: rm -r {template.directory}"
+            raise
+        self.restored = True
+        self.journal.record("process", "restored", template=template.key)
+
+    def _cause_of_loss(self) -> Exception | None:
+        cause = self._abort_within(1.0)
+        return self._abort_within(REPORT_S + 1.0) if cause is None and self.console.reporting() else cause
+
+    def _abort_within(self, seconds: float) -> Exception | None:
+        with contextlib.suppress(WaitTimeout):
+            return wait_for("the cause", self.abort, Deadline.after(seconds))
+        return None
+
+
+def _host_key(template: Template | None) -> tuple[bytes, str]:
+    """The host key for fw_cfg and its public half; the server of a restored guest has long read the template's."""
+    if template is not None:
+        return b"-\n", template.host_public
+    pair = KeyPair.generate()
+    return pair.private, pair.public
+
+
+def _stub(image: BootImage, descriptor: int) -> StubImage:
+    file = Path(f"/proc/self/fd/{descriptor}")
+    return StubImage(image.name, image.digest, kernel=file, initrd=file)
+
+
+def _ram(template: Template | None, kept: Path | None, own_fd: int | None) -> Ram:
+    if own_fd is not None:
+        return Ram(f"/proc/self/fd/{own_fd}", shared=True)
+    if template is not None:
+        return Ram(str(template.ram))
+    return Ram() if kept is None else Ram(str(kept), shared=True)
+
+
+def _own_memory(stack: ExitStack, spec: MachineSpec, template: Template | None) -> int:
+    descriptor = _in_memory(stack, b"")
+    os.ftruncate(descriptor, spec.memory_mib << 20)
+    if template is not None:
+        try:
+            migration.copy_data(template.ram, descriptor)
+        except OSError as error:
+            raise InfraError(f"the memory of template {template.key} cannot be copied: {error}") from error
+    return descriptor
+
+
+def _in_memory(stack: ExitStack, data: bytes) -> int:
+    """A descriptor of an anonymous file with `data`; it has no name, so there is nothing to clean up."""
+    descriptor = os.memfd_create("vtd", os.MFD_CLOEXEC)
+    stack.callback(os.close, descriptor)
+    os.write(descriptor, data)
+    return descriptor
+
+
+def _journal_qmp(journal: Journal, kind: str, message: Mapping[str, Any]) -> None:
+    if kind == "event":
+        journal.record("qmp", "event", name=message["event"], event=dict(message))
+    else:
+        journal.record("qmp", kind, **message)
+
+
+def _write_script(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o755)
+
+
+def _last_words(process: Process) -> str:
+    lines = [line for line in process.stderr_text().splitlines() if line.strip()]
+    return lines[-1] if lines else ""

@@ -1,0 +1,65 @@
+"""The guest's physical memory, read and, where the guest has a copy of its own, written from outside the guest."""
+
+from __future__ import annotations
+
+import os
+
+from harness.errors import InfraError, MonitorError
+from harness.qmp import Monitor
+
+#: Where q35 puts the rest of a memory that does not fit below 4 GiB, and how much it leaves below for each size
+#: (pc_q35_init in QEMU's hw/i386/pc_q35.c, `max-ram-below-4g` at its default).
+_ABOVE = 1 << 32
+_LOW, _LOW_WHEN_SPLIT = 0xB000_0000, 0x8000_0000
+
+
+class GuestMemory:
+    """Reads guest-physical addresses as the CPU of the guest would see them; VT-d does not stand in between.
+
+    QEMU's `pmemsave` writes into a memfd that QEMU inherited under the number `fd`, so no file is ever made.
+    """
+
+    def __init__(self, monitor: Monitor, fd: int, *, own: int | None = None, size: int = 0) -> None:
+        """`fd` must be open in the harness and, under the same number, in QEMU; it stays the caller's to close.
+
+        `own` is the file that the guest's memory of `size` bytes is mapped from, if that is this guest's alone.
+        """
+        self._monitor = monitor
+        self._fd = fd
+        self._own = own
+        self._size = size
+
+    def read(self, gpa: int, size: int) -> bytes:
+        """`size` bytes at guest-physical address `gpa`; MonitorError if QEMU refuses or delivers fewer."""
+        if size <= 0:
+            raise ValueError(f"cannot read {size} bytes of guest memory")
+        os.ftruncate(self._fd, 0)
+        self._monitor.execute("pmemsave", val=gpa, size=size, filename=f"/proc/self/fd/{self._fd}", timeout_s=30.0)
+        data = os.pread(self._fd, size, 0)
+        if len(data) != size:
+            raise MonitorError(
+                f"pmemsave of {size} bytes at {gpa:#x} delivered {len(data)}",
+                command="pmemsave",
+                arguments={"val": gpa, "size": size},
+            )
+        return data
+
+    def write(self, gpa: int, data: bytes) -> None:
+        """Put `data` at guest-physical address `gpa`, behind the guest's back.
+
+        InfraError for a guest that was not started with memory of its own, ValueError outside of its memory.
+        """
+        if self._own is None:
+            raise InfraError(
+                f"the memory of this guest cannot be written from outside (at {gpa:#x})",
+                hint="start the machine with own_memory",
+            )
+        os.pwrite(self._own, data, self._offset(gpa, len(data)))
+
+    def _offset(self, gpa: int, length: int) -> int:
+        low = self._size if self._size < _LOW else _LOW_WHEN_SPLIT
+        if gpa >= 0 and gpa + length <= low:
+            return gpa
+        if gpa >= _ABOVE and gpa - _ABOVE + length <= self._size - low:
+            return gpa - _ABOVE + low
+        raise ValueError(f"{length} bytes at {gpa:#x} are not in the guest's memory")

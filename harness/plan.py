@@ -1,0 +1,279 @@
+"""From a scenario to what will be done: machine, devices and steps, decided before anything runs.
+
+A plan is data: `harness plan` shows it, the runner follows it, and the judge reads it back from the run directory.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+import harness.catalog  # noqa: F401  # registers every step and device
+from harness.equipment import HostFacts
+from harness.errors import HarnessError
+from harness.feasibility import infeasible
+from harness.machine import migration
+from harness.machine.properties import resolve
+from harness.machine.spec import Accelerator, IommuSpec, MachineSpec
+from harness.scenario.load import Variant, load_all
+from harness.scenario.model import Scenario
+from harness.scenario.step import Step
+from harness.source.diagnostics import Diagnostic, InputError
+
+#: Raised whenever the judge needs something that the runner did not record before.
+EVIDENCE = 3
+
+#: How a machine comes up: booted, or restored from a template.
+Start = Literal["template", "cold"]
+
+#: Root ports every machine has, so that most scenarios share one machine; more if a scenario has more devices.
+ROOT_PORTS = 4
+
+#: The conventional bus that devices `behind: bridge` share.
+BRIDGE = "br0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedStep:
+    """One step: its place in the scenario file, what is done, and what is expected of it (empty if nothing)."""
+
+    index: int
+    keyword: str
+    line: int
+    text: str
+    expect_text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedDevice:
+    """One device under test; `qdev` is what QEMU is given, `behind_bridge` whether it shares a conventional bus."""
+
+    name: str
+    model: str
+    slot: int
+    qdev: Mapping[str, Any]
+    wire: str | None
+    plugged: bool
+    behind_bridge: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One variant, ready to run.
+
+    `source` and `line` are where it comes from, `definition` the variant's plain data as its author wrote it, `skip`
+    why it cannot run here, `refused` the words with which QEMU must refuse the machine, `protection_removed` what a
+    counter-proof took away, `start` whether the machine is booted (`cold`) or restored (`template`), `prove` whether
+    the counter-proofs are run, `evidence` the version of what is recorded.
+    """
+
+    scenario: str
+    variant: str
+    title: str
+    tags: tuple[str, ...]
+    source: str
+    line: int
+    machine: MachineSpec
+    devices: tuple[PlannedDevice, ...]
+    steps: tuple[PlannedStep, ...]
+    counter_proofs: tuple[str, ...]
+    definition: Mapping[str, Any] = field(repr=False)
+    text: str = field(repr=False)
+    skip: str | None = None
+    refused: str | None = None
+    protection_removed: str | None = None
+    start: Start = "template"
+    prove: bool = False
+    evidence: int = EVIDENCE
+
+    @property
+    def id(self) -> str:
+        """What a user selects it by: `scenario` or `scenario[variant]`."""
+        return f"{self.scenario}[{self.variant}]" if self.variant else self.scenario
+
+    @property
+    def node(self) -> str:
+        """The pytest node id."""
+        return f"{self.source}::{self.id}"
+
+    def without(self, protection: str) -> Plan:
+        """Give the same plan with one protection taken away: on a machine where nothing translates for devices."""
+        return replace(self, machine=_unprotected(self.machine, protection), protection_removed=protection)
+
+
+def plan_all(paths: Sequence[Path], host: HostFacts, *, cold: bool = False) -> list[Plan]:
+    """Plan every variant of the files at `paths`, to boot each machine if `cold`.
+
+    Raises InputError with everything that is wrong in any of them.
+    """
+    plans: list[Plan] = []
+    problems: list[Diagnostic] = []
+    for variant in load_all(paths):
+        found = list(infeasible(variant, host.facts))
+        problems += found
+        if not found:
+            plans.append(plan_variant(variant, host, cold=cold))
+    if problems:
+        raise InputError(problems)
+    return plans
+
+
+def plan_variant(variant: Variant, host: HostFacts, *, cold: bool = False) -> Plan:
+    """Plan one variant that has been checked; `cold` boots its machine whatever its scenario says."""
+    scenario = variant.scenario
+    devices = tuple(_planned_devices(scenario))
+    definition = {key: value for key, value in variant.document.data().items() if key != "matrix"}
+    return Plan(
+        scenario=scenario.scenario,
+        variant=variant.name,
+        title=scenario.title,
+        tags=scenario.tags,
+        source=variant.document.file,
+        line=variant.place.line,
+        machine=_machine(scenario, devices, host.accelerator),
+        devices=devices,
+        steps=tuple(_planned_step(index, step, variant, definition) for index, step in enumerate(scenario.steps)),
+        counter_proofs=scenario.counter_proof,
+        definition=definition,
+        text=variant.document.text,
+        start=_start(scenario, host, cold=cold),
+        skip=next(_reasons_to_skip(scenario, devices, host), None),
+        refused=scenario.refused.words if scenario.refused else None,
+    )
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan back from its file; HarnessError if it is none, or was recorded for another judge than this."""
+    try:
+        plan = TypeAdapter(Plan).validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise HarnessError(f"no plan can be read from {path}: {error}") from None
+    if plan.evidence != EVIDENCE:
+        raise HarnessError(
+            f"{path} was recorded as evidence of version {plan.evidence}; this judge reads version {EVIDENCE}",
+            hint="judge it with the version of the harness that recorded it",
+        )
+    return plan
+
+
+def _start(scenario: Scenario, host: HostFacts, *, cold: bool) -> Start:
+    booted = cold or scenario.refused or not migration.saves(host.qemu.version)
+    return "cold" if booted else scenario.start
+
+
+def _planned_step(index: int, step: Step, variant: Variant, definition: Mapping[str, Any]) -> PlannedStep:
+    expect = definition["steps"][index].get("expect", "") if step.states_something else ""
+    return PlannedStep(
+        index=index,
+        keyword=step.keyword,
+        line=variant.span(("steps", index)).line,
+        text=step.summary(),
+        expect_text=_in_words(expect),
+    )
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_in_words(item)}".strip() for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return " or ".join(_in_words(item) for item in value)
+    return "" if value is None else str(value)
+
+
+def _planned_devices(scenario: Scenario) -> Iterable[PlannedDevice]:
+    ports = 0
+    behind_bridge = 0
+    for slot, (name, device) in enumerate(scenario.devices.items()):
+        wire = f"wire-{name}" if device.wired else None
+        qdev: dict[str, Any] = {**device.qdev(), "id": name}
+        if wire:
+            qdev |= {"netdev": wire, "mac": f"52:54:00:76:74:{slot + 1:02x}"}
+        if device.behind == "bridge":
+            behind_bridge += 1
+            qdev |= {"bus": BRIDGE, "addr": f"{behind_bridge:#x}"}
+        else:
+            qdev["bus"] = f"rp{ports}"
+            ports += 1
+        yield PlannedDevice(
+            name=name,
+            model=device.model_word,
+            slot=slot,
+            qdev=qdev,
+            wire=wire,
+            plugged=device.plugged,
+            behind_bridge=device.behind == "bridge",
+        )
+
+
+def _machine(scenario: Scenario, devices: Sequence[PlannedDevice], accelerator: Accelerator) -> MachineSpec:
+    machine = scenario.machine
+    return MachineSpec(
+        image=machine.image,
+        kernel_args=machine.kernel_args,
+        memory_mib=machine.memory >> 20,
+        vcpus=machine.vcpus,
+        cpu=machine.cpu or "max",
+        # Only KVM can tell a wrong in-kernel interrupt controller, and KVM that opens is enough for that.
+        accelerator="kvm" if scenario.requires.kvm else accelerator,
+        irqchip=machine.irqchip,
+        iommus=tuple(IommuSpec(options) for options in machine.iommu),
+        root_ports=max(ROOT_PORTS, sum(not device.behind_bridge for device in devices)),
+        pci_bridges=int(any(device.behind_bridge for device in devices)),
+        wires=tuple(device.wire for device in devices if device.wire),
+    )
+
+
+def _unprotected(machine: MachineSpec, protection: str) -> MachineSpec:
+    others = tuple(arg for arg in machine.kernel_args if not arg.startswith(("intel_iommu=", "iommu=")))
+    match protection:
+        case "iommu_off":
+            return replace(machine, kernel_args=(*others, "intel_iommu=off"))
+        case "passthrough":
+            return replace(machine, kernel_args=(*others, "intel_iommu=on", "iommu=pt"))
+        case "no_viommu":
+            return replace(machine, kernel_args=others, iommus=())
+    raise ValueError(f"'{protection}' is not a protection that can be taken away")
+
+
+def _reasons_to_skip(scenario: Scenario, devices: Sequence[PlannedDevice], host: HostFacts) -> Iterator[str]:
+    """Tell what this host or its QEMU lacks for the scenario."""
+    requires, version = scenario.requires, host.qemu.version
+    if requires.qemu is not None and not _satisfies(version, requires.qemu):
+        yield f"needs QEMU {requires.qemu}; found {version}"
+    if requires.kvm is False and host.accelerator == "kvm":
+        yield "needs a host without KVM"
+    if requires.kvm and not scenario.refused and host.accelerator != "kvm":
+        yield f"needs KVM; {host.accelerator_reason}"
+    if requires.kvm and scenario.refused and not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        yield "needs a /dev/kvm that opens"
+    for device in devices:
+        if not host.facts.offers(str(device.qdev["driver"])):
+            yield f"needs a QEMU with '{device.qdev['driver']}'; {version} has none"
+    for options in scenario.machine.iommu:
+        yield from (problem.why for problem in resolve(IommuSpec(options), host.facts).problems if problem.unsupported)
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    """The numbers of a version: (10, 0, 2) of `10.0.2`."""
+    return tuple(int(part) for part in re.findall(r"\d+", text))
+
+
+def _satisfies(version: str, bound: str) -> bool:
+    match = re.fullmatch(r"(>=|<=|==|>|<) ?([0-9.]+)", bound)
+    if match is None:
+        raise ValueError(f"'{bound}' is not a version bound")
+    wanted = version_of(match[2])
+    found = version_of(version)[: len(wanted)]
+    return {
+        ">=": found >= wanted,
+        "<=": found <= wanted,
+        "==": found == wanted,
+        ">": found > wanted,
+        "<": found < wanted,
+    }[match[1]]

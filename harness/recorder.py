@@ -1,0 +1,128 @@
+"""Brings the witnesses into the journal: the guest's log, its console, and QEMU's trace, step by step.
+
+Each step stands between two markers in the guest's log, with a nonce that no other step has. What the witnesses say
+between the markers belongs to the step, and a step whose markers the log does not hold is not believed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+from collections import Counter
+from dataclasses import dataclass
+
+from harness.errors import WaitTimeout
+from harness.evidence import Entry
+from harness.session import Session
+from harness.testimony import fault_data
+from harness.waiting import Deadline, wait_for
+from harness.witnesses.guest_log import LogLine, logged_faults
+from harness.witnesses.host_trace import (
+    FAULT_DISABLED,
+    WATCHED,
+    dmar_fault,
+    folded,
+    read_trace,
+    recorded_fault,
+    translation_source,
+)
+
+#: Seconds for a fault that QEMU traced to show in the guest's log: an interrupt and a printk.
+_LOGGED_S = 3.0
+
+#: Seconds for a line that is in the guest's log to get through its serial port.
+_CONSOLE_S = 5.0
+
+_FAULT_LINE = re.compile(r"DMAR|INTR-REMAP|dmar_fault")
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Reads each witness from where it was read last; `session` is the machine they watch."""
+
+    session: Session
+    _trace_offset: int = 0
+    _console_lines: int = 0
+
+    def begin(self, label: str) -> str:
+        """Record what came before, mark the begin of `label` in the guest's log, and return the marker."""
+        self.collect()
+        return self._mark(f"{label} begin")
+
+    def end(self, label: str) -> str:
+        """Mark the end of `label` in the guest's log, record what the witnesses saw, and return the marker."""
+        if self._record_trace():
+            self._await_logged()
+        marker = self._mark(f"{label} end")
+        self._record_log()
+        self._record_console(marker)
+        self._record_trace()
+        return marker
+
+    def collect(self) -> list[Entry]:
+        """Record everything that the witnesses have seen by now, and return the lines of the guest's log."""
+        self._record_trace()
+        return self._record_log()
+
+    def watch(self) -> None:
+        """Switch QEMU's trace of faults on, and record that it is."""
+        self.session.watch(WATCHED)
+
+    def _mark(self, text: str) -> str:
+        marker = f"{text} {secrets.token_hex(4)}"
+        self.session.call("mark", text=marker)
+        return marker
+
+    def _record_trace(self) -> int:
+        """Record new trace lines, runs of alike faults folded into one entry; return how many faults there were."""
+        texts, self._trace_offset = self.session.guest.machine.trace_lines(self._trace_offset)
+        lines, unknown = read_trace(texts)
+        journal = self.session.journal
+        for text in unknown:
+            journal.record("trace", "unread", text=text)
+        faults = [(line, fault) for line in lines if (fault := dmar_fault(line)) is not None]
+        for line, fault in folded(faults):
+            journal.record("trace", "fault", t=line.t, **fault_data(fault))
+        for source, count in Counter(filter(None, map(translation_source, lines))).items():
+            journal.record("trace", "translated", source_id=str(source), count=count)
+        for line in lines:
+            recorded = recorded_fault(line)
+            if recorded is not None:
+                source, reason = recorded
+                journal.record("trace", "recorded", t=line.t, source_id=str(source), reason=reason, text=line.text)
+            elif line.event == FAULT_DISABLED:
+                journal.record("trace", "disabled", t=line.t, text=line.text)
+        return len(faults)
+
+    def _record_log(self) -> list[Entry]:
+        answer = self.session.call("kmsg")
+        journal = self.session.journal
+        if answer["lost"]:
+            journal.record("kmsg", "lost")
+        return [journal.record("kmsg", "line", **entry) for entry in answer["entries"]]
+
+    def _await_logged(self) -> None:
+        """Wait for the first fault line after a traced fault; that none comes is for the judge to say."""
+
+        def seen() -> bool:
+            lines = [LogLine(str(entry.data["text"])) for entry in self._record_log()]
+            return any(True for _ in logged_faults(lines))
+
+        with contextlib.suppress(WaitTimeout):
+            wait_for("the fault in the guest's log", seen, Deadline.after(_LOGGED_S), every_s=0.1)
+
+    def _record_console(self, marker: str) -> None:
+        """Record the fault lines that the serial console showed up to `marker`."""
+        path = self.session.guest.machine.console.path
+
+        def text() -> str:
+            return path.read_text(encoding="utf-8", errors="replace")
+
+        with contextlib.suppress(WaitTimeout):
+            wait_for("the marker on the console", lambda: marker in text(), Deadline.after(_CONSOLE_S))
+        lines = text().splitlines()
+        for number, line in enumerate(lines[self._console_lines :], start=self._console_lines + 1):
+            if _FAULT_LINE.search(line):
+                self.session.journal.record("console", "line", number=number, text=line)
+        self._console_lines = len(lines)

@@ -1,0 +1,56 @@
+"""A NIC made to issue a chosen DMA by its descriptor rings; the wire, in the host's hands, shows or brings the bytes.
+
+It needs no driver but a ring: a transmit descriptor that points at forbidden memory would put those bytes on the wire,
+and a receive descriptor would let a frame from the wire overwrite them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.errors import InfraError, WaitTimeout
+from harness.session import AttachedDevice, Session, fresh_bytes
+from harness.waiting import Deadline
+
+#: Broadcast, a locally administered sender, and an EtherType for local experiments (IEEE 802).
+_ETHERNET = bytes.fromhex("ffffffffffff 027674640002 88b6")
+
+#: Seconds for the device to be through with a receive descriptor once its frame was sent.
+_USED_S = 5.0
+
+#: Seconds for a frame to come out of QEMU once the device is through with its descriptor.
+_ON_THE_WIRE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class DescriptorRings:
+    """One transmit and one receive descriptor at a time, driven by the guest agent."""
+
+    def compose(self, length: int) -> bytes:
+        """Give an Ethernet frame of `length` bytes: the device writes only what arrives, and only frames arrive."""
+        return _ETHERNET + fresh_bytes(length - len(_ETHERNET))
+
+    def write(self, session: Session, device: AttachedDevice, address: int, payload: bytes, *, purpose: str) -> None:
+        """Point the receive ring at `address`, then send the payload over the wire as one frame."""
+        session.call("device_arm_receive", device=device.name, address=address, purpose=purpose)
+        session.wire(device).send(payload)
+        answer = session.call("device_received", device=device.name, timeout_s=_USED_S, within_s=_USED_S + 5)
+        session.record("receive-descriptor", **answer)
+        if not answer["done"]:
+            raise InfraError(f"'{device.name}' did not use its receive descriptor within {_USED_S} s")
+
+    def read(
+        self, session: Session, device: AttachedDevice, address: int, length: int, *, purpose: str
+    ) -> bytes | None:
+        """Let the NIC send `length` bytes of memory as a frame, and see what comes out of the wire."""
+        wire = session.wire(device)
+        wire.drain()
+        sent = session.call("device_read", device=device.name, address=address, length=length, purpose=purpose)
+        header = bytes.fromhex(str(sent["header"]))
+        try:
+            frame = wire.receive(Deadline.after(_ON_THE_WIRE_S), matching=lambda seen: seen.startswith(header))
+        except WaitTimeout:
+            session.journal.record("wire", "silent", waited_s=_ON_THE_WIRE_S)
+            return None
+        session.journal.record("wire", "frame", size=len(frame), data=frame.hex())
+        return frame[len(header) : len(header) + length]

@@ -1,0 +1,217 @@
+"""Runs a plan on a real machine and leaves its evidence: the only stage with effects.
+
+Whatever goes wrong is journalled and judged; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+
+from harness.address_book import AddressBook
+from harness.catalog import scenario_of
+from harness.equipment import HostFacts, open_host
+from harness.errors import HarnessError, LaunchError
+from harness.evidence import Entry, Journal, VariantDirectory
+from harness.guest import Guest
+from harness.judge import judge_variant
+from harness.machine.launch import Machine
+from harness.machine.spec import MachineSpec
+from harness.plan import Plan
+from harness.recorder import Recorder
+from harness.result import Progress, Result, Watcher, summarise
+from harness.scenario.model import Scenario
+from harness.session import AttachedDevice, Session
+from harness.templates.making import Ingredients
+from harness.verdict import Outcome
+
+#: In a variant's directory: the files of the boot that its template was made from, if this run made it.
+TEMPLATE_BOOT = "template"
+
+__all__ = ["HostFacts", "open_host", "run_plan", "running", "started_machine"]
+
+
+def run_plan(plan: Plan, directory: VariantDirectory, host: HostFacts, *, prove: bool, progress: Watcher) -> Result:
+    """Run one variant, with `prove` its counter-proofs too, and judge it by what was recorded."""
+    begun = time.monotonic()
+    plan = replace(plan, prove=prove)
+    _execute(plan, directory, host, progress)
+    if prove and plan.skip is None:
+        for protection in plan.counter_proofs:
+            bare = plan.without(protection)
+            _execute(bare, directory.counter(protection), host, progress)
+    verdict = judge_variant(directory)
+    directory.write_json("verdict.json", verdict)
+    result = Result(
+        id=plan.id,
+        scenario=plan.scenario,
+        variant=plan.variant,
+        title=plan.title,
+        tags=plan.tags,
+        outcome=verdict.outcome,
+        reason=verdict.reason,
+        duration_s=round(time.monotonic() - begun, 3),
+        start=plan.start,
+        witnesses=summarise(verdict.witnesses),
+        counter_proofs=verdict.counter_proofs,
+        evidence=str(directory.path.relative_to(directory.path.parents[1])),
+    )
+    progress(Progress(plan.id, "done", verdict.outcome))
+    return result
+
+
+def _execute(plan: Plan, directory: VariantDirectory, host: HostFacts, progress: Watcher) -> None:
+    """Run the steps of one plan, or let QEMU refuse its machine; every error of ours ends up in the journal."""
+    directory.file("scenario.yaml").write_text(plan.text, encoding="utf-8")
+    directory.write_json("plan.json", plan)
+    if plan.skip is not None:
+        progress(Progress(plan.id, "skipped", Outcome.SKIP))
+        return
+    with directory.journal() as journal:
+        journal.record("runner", "begin", id=plan.id, protection_removed=plan.protection_removed)
+        try:
+            if plan.refused is not None:
+                _let_refuse(plan, directory, host, journal)
+            else:
+                _run_steps(plan, directory, host, journal, progress)
+        except HarnessError as error:
+            message = f"{type(error).__name__}: {error.message}"
+            journal.record("runner", "error", type=type(error).__name__, message=message, detail=str(error))
+        journal.step = None
+        # Not reached by a run that is interrupted or ended by a bug: without it the judge takes the run as cut off.
+        journal.record("runner", "end")
+
+
+def _let_refuse(plan: Plan, directory: VariantDirectory, host: HostFacts, journal: Journal) -> None:
+    begun = time.monotonic()
+    try:
+        with _started(plan, directory, host, journal):
+            journal.record("runner", "started")
+    except LaunchError as error:
+        after_s = round(time.monotonic() - begun, 2)
+        journal.record("runner", "refused", exit_status=error.exit_status, stderr=error.stderr, after_s=after_s)
+
+
+def _run_steps(plan: Plan, directory: VariantDirectory, host: HostFacts, journal: Journal, progress: Watcher) -> None:
+    scenario = scenario_of(plan.definition)
+    where = f"without {plan.protection_removed}: " if plan.protection_removed else ""
+    starting = Progress(plan.id, f"{where}{'booting' if plan.start == 'cold' else 'restoring'}")
+    progress(starting)
+    # Said again once the machine has its place, because what it waited for has been told in between.
+    with running(plan, directory, host, journal, started=lambda: progress(starting)) as session:
+        recorder = Recorder(session)
+        session.boot_log = recorder.collect()
+        recorder.watch()
+        _plug_devices(plan, scenario, session)
+        for step, planned in zip(scenario.steps, plan.steps, strict=True):
+            label = f"step {planned.index + 1}"
+            progress(Progress(plan.id, f"{where}{label}/{len(plan.steps)} {planned.text}"))
+            marker = recorder.begin(label)
+            begun = time.monotonic()
+            journal.step = planned.index
+            journal.record(
+                "runner", "step-begin", marker=marker, keyword=planned.keyword, line=planned.line, text=planned.text
+            )
+            step.run(session)
+            marker = recorder.end(label)
+            journal.record("runner", "step-end", marker=marker, duration_s=round(time.monotonic() - begun, 3))
+            journal.step = None
+        recorder.collect()
+        journal.record("runner", "collected")
+
+
+@contextlib.contextmanager
+def running(
+    plan: Plan,
+    directory: VariantDirectory,
+    host: HostFacts,
+    journal: Journal,
+    *,
+    started: Callable[[], None] = lambda: None,
+) -> Iterator[Session]:
+    """Bring up the machine of `plan` and give the session on it; the machine is stopped when the context ends.
+
+    `started` is called when QEMU runs and the guest is let go.
+    """
+    with ExitStack() as stack:
+        machine = stack.enter_context(_started(plan, directory, host, journal))
+        started()
+        guest = stack.enter_context(Guest.boot(machine))
+        raw = plan.protection_removed is not None
+        session = Session(guest, journal, machine.wires, raw=raw, book=AddressBook(translated=not raw))
+        journal.subscribe(lambda entry: _hear(session, entry))
+        stack.enter_context(machine.explaining())
+        yield session
+
+
+def _hear(session: Session, entry: Entry) -> None:
+    """Let a step that waits for the guest to listen on a NIC go on."""
+    if (entry.source, entry.kind) == ("agent", "traffic"):
+        session.listening.set()
+
+
+def _started(
+    plan: Plan, directory: VariantDirectory, host: HostFacts, journal: Journal
+) -> contextlib.AbstractContextManager[Machine]:
+    return started_machine(plan.machine, directory, host, journal, cold=plan.start == "cold", place=host.guest_place())
+
+
+@contextlib.contextmanager
+def started_machine(
+    spec: MachineSpec,
+    directory: VariantDirectory,
+    host: HostFacts,
+    journal: Journal,
+    *,
+    cold: bool,
+    place: contextlib.AbstractContextManager[None],
+) -> Iterator[Machine]:
+    """Start the machine of `spec`, halted, and stop it when the context ends; unless `cold` it is from a template.
+
+    `place` is held while it runs. A template is waited for without holding it, and held on to until the machine has
+    mapped it.
+    """
+    image = host.image(spec.image)
+    ingredients = Ingredients(spec=spec, qemu=host.qemu, facts=host.facts, image=image)
+    with ExitStack() as stack:
+        with ExitStack() as starting:
+            template = None
+            if not cold:
+                boot = directory.path / TEMPLATE_BOOT
+                template = starting.enter_context(
+                    host.templates.ready(ingredients, boot, host.progress, host.guest_place)
+                )
+            stack.enter_context(place)
+            machine = stack.enter_context(
+                Machine.start(
+                    spec,
+                    qemu=host.qemu,
+                    facts=host.facts,
+                    image=image,
+                    directory=directory,
+                    journal=journal,
+                    template=template,
+                )
+            )
+        yield machine
+
+
+def _plug_devices(plan: Plan, scenario: Scenario, session: Session) -> None:
+    for planned in plan.devices:
+        model = scenario.devices[planned.name]
+        device = AttachedDevice(
+            name=planned.name,
+            model=planned.model,
+            slot=planned.slot,
+            qdev=planned.qdev,
+            engine=model.engine,
+            kernel_driver=model.kernel_driver,
+            wire=planned.wire,
+            behind_bridge=planned.behind_bridge,
+        )
+        session.devices[planned.name] = device
+        if planned.plugged:
+            session.plug(device)

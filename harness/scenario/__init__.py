@@ -1,0 +1,1 @@
+"""From YAML to typed scenarios: models, matrix and loader."""

@@ -1,0 +1,150 @@
+"""A scenario as its author writes it: the machine, the devices under test, the steps, and how it may be varied.
+
+Whether QEMU knows an option of the vIOMMU is not decided here but by QEMU's introspection, with the same spans.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+
+from harness.scenario.device import AnyDevice
+from harness.scenario.section import Section, Shorthand, complaint
+from harness.scenario.step import AnyStep
+from harness.scenario.values import Name, Size, Slug
+
+Image = Literal["debian-12", "debian-13", "debian-13-backports"]
+Protection = Literal["iommu_off", "passthrough", "no_viommu"]
+
+_OPTION = re.compile(r"[a-z][a-z0-9_]*")
+_VERSION = re.compile(r"(?:>=|<=|==|>|<) ?[0-9]+(?:\.[0-9]+){0,2}")
+
+
+def _check_option(name: str) -> str:
+    if not _OPTION.fullmatch(name):
+        meant = name.lower().replace("-", "_").removeprefix("x_")
+        hint = f"did you mean '{meant}'?" if _OPTION.fullmatch(meant) else None
+        raise complaint("{written} is not an option of the vIOMMU", value=name, suggestion=hint)
+    return name
+
+
+def _check_kernel_arg(value: Any) -> Any:
+    if isinstance(value, str) and (not value or not value.isprintable() or " " in value):
+        raise complaint(
+            "{written} is not one kernel argument", value=value, suggestion="make each a list item of its own"
+        )
+    return value
+
+
+def _check_memory(value: int) -> int:
+    if not 256 << 20 <= value <= 16 << 30 or value % (1 << 20):
+        raise complaint("a guest gets 256MiB to 16GiB, in whole MiB; found {written}", value=value)
+    return value
+
+
+def _check_version(value: Any) -> Any:
+    if not isinstance(value, str) or not _VERSION.fullmatch(value):
+        raise complaint("{written} is not a version bound", value=value, suggestion='write e.g. ">=10.0"')
+    return value
+
+
+def _list_iommus(value: Any) -> Any:
+    if value in ("off", False):
+        return ()
+    if isinstance(value, str | bool | int) or value is None:
+        raise complaint("{written} is not a vIOMMU", value=value, suggestion="write off, {} or {intremap: on, ...}")
+    return (value,) if isinstance(value, dict) else value
+
+
+OptionName = Annotated[str, BeforeValidator(_check_option)]
+KernelArgument = Annotated[str, BeforeValidator(_check_kernel_arg)]
+IommuOptions = dict[OptionName, str | int | bool]
+
+_IOMMU_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "propertyNames": {"pattern": f"^{_OPTION.pattern}$"},
+    "additionalProperties": {"type": ["string", "integer", "boolean"]},
+}
+
+
+class MachineSection(Section):
+    """The machine that QEMU makes: q35 with the devices under test behind ports of its own."""
+
+    image: Image = Field(default="debian-13", description="Kernel 6.1, 6.12 or, backported, 7.3.")
+    memory: Annotated[Size, AfterValidator(_check_memory)] = Field(default=512 << 20, description="Guest memory.")
+    vcpus: Annotated[int, Field(ge=1, le=64)] = Field(default=1, description="Virtual CPUs.")
+    cpu: str | None = Field(default=None, description="QEMU's CPU model; the harness chooses if it is not given.")
+    irqchip: Literal["split", "off", "on"] = Field(
+        default="split", description="QEMU's kernel-irqchip; interrupt remapping needs split or off."
+    )
+    iommu: Annotated[
+        tuple[IommuOptions, ...],
+        BeforeValidator(_list_iommus),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"enum": ["off", False]},
+                    _IOMMU_SCHEMA,
+                    {"type": "array", "items": _IOMMU_SCHEMA, "minItems": 1},
+                ]
+            }
+        ),
+    ] = Field(
+        default=({"intremap": "on", "caching_mode": "on"},),
+        description="Options of intel-iommu in snake_case, 'off' for none, or a list of two for a refusal.",
+    )
+    kernel_args: tuple[KernelArgument, ...] = Field(
+        default=("intel_iommu=on",),
+        description="Arguments of the guest's kernel besides the harness' own; [] leaves it to the kernel's defaults.",
+    )
+
+
+class Requires(Section):
+    """What must be there for the scenario to run; otherwise it is skipped with this as the reason."""
+
+    qemu: Annotated[str | None, BeforeValidator(_check_version)] = Field(default=None, description='E.g. ">=10.0".')
+    kvm: bool | None = Field(default=None, description="Whether KVM must be usable (true) or must not be (false).")
+
+
+class Refused(Section):
+    """QEMU refuses to start this machine, which is what the scenario proves."""
+
+    words: Annotated[str, Field(min_length=1)] = Field(description="Words that QEMU's error message contains.")
+
+
+class Scenario(Section):
+    """A scenario: a machine with devices under test, and steps that prove a promise of VT-d."""
+
+    scenario: Slug = Field(description="The scenario's stable name, unique among all files.")
+    title: Annotated[str, Field(min_length=1, max_length=160)] = Field(description="What it proves, in one sentence.")
+    tags: tuple[Slug, ...] = Field(default=(), description="Words to select scenarios by.")
+    machine: MachineSection = Field(default=MachineSection(), description="The machine.")
+    devices: dict[Name, AnyDevice] = Field(default={}, description="Devices under test by name.")
+    steps: tuple[AnyStep, ...] = Field(default=(), description="What is done and expected, in order.")
+    start: Literal["template", "cold"] = Field(
+        default="template",
+        description="template: the machine is restored from a boot that was saved; cold: it is booted for this "
+        "variant, for scenarios about boot itself.",
+    )
+    counter_proof: tuple[Protection, ...] = Field(
+        default=(), description="Protections to take away one at a time; the scenario must then turn red."
+    )
+    requires: Requires = Field(default=Requires(), description="What must be there to run it.")
+    refused: Annotated[Refused, Shorthand("words")] | None = Field(
+        default=None, description="QEMU must refuse this machine with these words; there are no steps then."
+    )
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> Self:
+        if self.refused and self.steps:
+            raise complaint("a machine that is refused runs no steps", at=("steps",), on_key=True)
+        if not self.refused and not self.steps:
+            raise complaint("the scenario needs 'steps' (or 'refused')", on_key=True)
+        if self.refused and self.counter_proof:
+            raise complaint("a machine that is refused has no counter-proof", at=("counter_proof",), on_key=True)
+        for index, protection in enumerate(self.counter_proof):
+            if protection in self.counter_proof[:index]:
+                raise complaint("{written} is listed twice", value=protection, at=("counter_proof", index))
+        return self

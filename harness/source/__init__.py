@@ -1,0 +1,1 @@
+"""YAML with spans, and diagnostics that point into it."""

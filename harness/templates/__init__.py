@@ -1,0 +1,1 @@
+"""Machines booted once and restored as often as they are needed."""

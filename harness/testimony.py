@@ -1,0 +1,202 @@
+"""From a journal to the evidence of each step: whose fault was reported by whom, and where the record has holes.
+
+Pure: reads entries, starts nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.evidence import Entry
+from harness.judgement import InterruptFault, StepEvidence
+from harness.vtd.faults import Access, Fault
+from harness.vtd.source_id import SourceId
+from harness.witnesses.guest_log import LogLine, logged_faults, unread
+from harness.witnesses.panic import panic_title
+
+#: How the guest agent's `mark` begins its lines in the guest's log.
+_MARK = "vtd-harness: "
+
+#: add_vmfork_randomness in Linux' drivers/char/random.c, called by its vmgenid driver.
+_RESEEDED = "crng reseeded due to virtual machine fork"
+
+
+@dataclass(frozen=True, slots=True)
+class Testimony:
+    """A journal, ordered for judging. `steps` go by index; `between` is what faulted outside of any step."""
+
+    steps: Mapping[int, StepEvidence]
+    between: tuple[Fault, ...]
+    entries: tuple[Entry, ...]
+
+    def of(self, kind: str, source: str = "runner") -> list[Entry]:
+        """Give the entries of one kind and source."""
+        return [entry for entry in self.entries if entry.source == source and entry.kind == kind]
+
+
+def hear(entries: Sequence[Entry], *, flooded_from: int | None = None) -> Testimony:
+    """Order `entries` by step and read the faults out of the guest's log, its console and QEMU's trace.
+
+    From step `flooded_from` on, the kernel's rate limit may have kept lines out of its log.
+    """
+    begun = [entry.step for entry in entries if entry.source == "runner" and entry.kind == "step-begin"]
+    steps = {
+        index: _step(index, entries, limited=flooded_from is not None and index >= flooded_from)
+        for index in begun
+        if index is not None
+    }
+    outside = [entry for entry in entries if entry.step is None]
+    between = (*_logged(outside, "kmsg"), *_traced(outside))
+    return Testimony(steps, between, tuple(entries))
+
+
+def holes(entries: Sequence[Entry]) -> list[str]:
+    """Tell why a whole record cannot be relied on: gaps, a panic, witnesses that were not watching or not heard out."""
+    problems = [*_log_gaps(entries), *_panics(entries), *_stale(entries)]
+    problems += _misread([entry for entry in entries if entry.step is None], limited=True)
+    if not _of(entries, "trace", "watching"):
+        problems.append("QEMU's trace of faults was never switched on")
+    if not _of(entries, "runner", "collected"):
+        problems.append("the witnesses were not heard out after the last step")
+    return problems
+
+
+def _of(entries: Sequence[Entry], source: str, kind: str) -> list[Entry]:
+    return [entry for entry in entries if entry.source == source and entry.kind == kind]
+
+
+def _log_gaps(entries: Sequence[Entry]) -> list[str]:
+    """Tell where the guest's log has holes: records that /dev/kmsg had already dropped, or numbers that are missing."""
+    gaps: list[str] = []
+    expected = 0
+    for entry in entries:
+        if entry.source != "kmsg":
+            continue
+        if entry.kind == "lost":
+            gaps.append(f"{entry.ref}: the guest's log was overwritten before it was read")
+            continue
+        number = int(entry.data["seq"])
+        if number != expected:
+            gaps.append(f"{entry.ref}: record {number} of the guest's log follows record {expected - 1}")
+        expected = number + 1
+    if expected == 0:
+        gaps.append("not one record of the guest's log was read")
+    return gaps
+
+
+def _panics(entries: Sequence[Entry]) -> list[str]:
+    return [
+        f"{entry.ref}: the guest's kernel says: {title}"
+        for entry in entries
+        if entry.source in ("kmsg", "console") and (title := panic_title(str(entry.data.get("text")))) is not None
+    ]
+
+
+def _stale(entries: Sequence[Entry]) -> list[str]:
+    """Tell of a restored guest that draws the random numbers that every other guest of its template draws."""
+    reseeded = any(_RESEEDED in line.text for line in _lines(entries, "kmsg"))
+    if _of(entries, "process", "restored") and not reseeded:
+        return ["the restored guest's log does not tell that its random numbers were renewed"]
+    return []
+
+
+def _step(index: int, entries: Sequence[Entry], *, limited: bool) -> StepEvidence:
+    mine = tuple(entry for entry in entries if entry.step == index)
+    return StepEvidence(
+        index=index,
+        entries=mine,
+        logged=_logged(mine, "kmsg"),
+        on_console=_logged(mine, "console"),
+        traced=_traced(mine),
+        interrupts=_interrupts(mine),
+        devices=_devices(index, entries),
+        finished=bool(_of(mine, "runner", "step-end")),
+        problems=(*_unmarked(mine), *_misread(mine, limited=limited)),
+    )
+
+
+def _unmarked(entries: Sequence[Entry]) -> list[str]:
+    """Tell whether the guest's log lacks a marker of the step, or has faults on the wrong side of one.
+
+    A line of the kernel may stand between the last reading of the log and the marker; a fault there is nobody's.
+    """
+    texts = [str(entry.data.get("text")) for entry in entries if entry.source == "kmsg"]
+    places = []
+    for kind, word in (("step-begin", "begin"), ("step-end", "end")):
+        for entry in _of(entries, "runner", kind):
+            marker = f"{_MARK}{entry.data.get('marker')}"
+            if marker not in texts:
+                return [f"the guest's log does not hold the {word} of the step ({entry.data.get('marker')})"]
+            places.append(texts.index(marker))
+    inside = range(places[0], (places[-1] if len(places) > 1 else len(texts)) + 1)
+    strays = [text for place, text in enumerate(texts) if place not in inside and "Request device" in text]
+    return [f"a fault between this step and its neighbour: {text}" for text in strays]
+
+
+def _misread(entries: Sequence[Entry], *, limited: bool) -> list[str]:
+    """Tell what the guest's log and QEMU's trace say in words that could not be read."""
+    problems = unread(_lines(entries, "kmsg"), limited=limited)
+    problems += [f"{e.ref}: a trace line of an unknown form: {e.data['text']}" for e in _of(entries, "trace", "unread")]
+    problems += [f"{e.ref}: fault reports were switched off (FPD)" for e in _of(entries, "trace", "disabled")]
+    return problems
+
+
+def _devices(index: int, entries: Sequence[Entry]) -> dict[str, SourceId]:
+    known: dict[str, SourceId] = {}
+    for entry in _of(entries, "runner", "device"):
+        if entry.step is None or entry.step <= index:
+            known[str(entry.data["name"])] = SourceId.parse(str(entry.data["source_id"]))
+    return known
+
+
+def _lines(entries: Sequence[Entry], source: str) -> list[LogLine]:
+    return [LogLine(str(e.data["text"]), e.ref) for e in entries if e.source == source and "text" in e.data]
+
+
+def _logged(entries: Sequence[Entry], source: str) -> tuple[Fault, ...]:
+    return tuple(found.fault for found in logged_faults(_lines(entries, source)) if found.fault is not None)
+
+
+def _traced(entries: Sequence[Entry]) -> tuple[Fault, ...]:
+    return tuple(replace(fault_from_data(entry.data), ref=entry.ref) for entry in _of(entries, "trace", "fault"))
+
+
+def _interrupts(entries: Sequence[Entry]) -> tuple[InterruptFault, ...]:
+    """Find the refused interrupts: in the guest's log, and in QEMU's fault record without a refused DMA beside it."""
+    logged = [
+        InterruptFault(found.source, found.reason or 0, found.ref)
+        for found in logged_faults(_lines(entries, "kmsg"))
+        if found.index is not None
+    ]
+    refused = {(fault.source, fault.reason) for fault in _traced(entries)}
+    recorded = [
+        InterruptFault(SourceId.parse(entry.data["source_id"]), int(entry.data["reason"]), entry.ref)
+        for entry in _of(entries, "trace", "recorded")
+    ]
+    return (*logged, *(found for found in recorded if (found.source, found.reason) not in refused))
+
+
+def fault_data(fault: Fault) -> dict[str, object]:
+    """Give a traced fault as the journal keeps it."""
+    return {
+        "source_id": str(fault.source),
+        "access": fault.access.value,
+        "reason": fault.reason,
+        "first": fault.first,
+        "last": fault.last,
+        "count": fault.count,
+    }
+
+
+def fault_from_data(data: Mapping[str, Any]) -> Fault:
+    """Read back what `fault_data` gave."""
+    return Fault(
+        source=SourceId.parse(data["source_id"]),
+        access=Access(data["access"]),
+        reason=data["reason"],
+        first=data["first"],
+        last=data["last"],
+        count=data["count"],
+    )

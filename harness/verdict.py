@@ -1,0 +1,82 @@
+"""Outcomes, witnesses and findings: the data of a judgement, without any judging."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """What is known at the end. FAIL is a statement about the system under test; ERROR is the absence of one."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    ERROR = "error"
+    SKIP = "skip"
+
+
+#: Worst last. ERROR outranks FAIL: where evidence is missing or contradictory, a failure is not proven either.
+SEVERITY = (Outcome.SKIP, Outcome.PASS, Outcome.FAIL, Outcome.ERROR)
+
+
+class WitnessVerdict(StrEnum):
+    """What one witness says about what the step expected."""
+
+    CONFIRMS = "confirms"
+    DENIES = "denies"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Witness:
+    """One witness of one step.
+
+    `name` is the witness (`announcement`, `guest-log`, `console`, `host-trace`, `bytes`, `others`, `translation`,
+    `register`, `sysfs`), `evidence` says in a sentence what it saw, `refs` are journal positions (`journal.jsonl:17`)
+    or files of the variant's directory.
+    """
+
+    name: str
+    step: int
+    verdict: WitnessVerdict
+    evidence: str
+    refs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One judged statement. `step` is its index in the plan, None for the run as a whole."""
+
+    outcome: Outcome
+    text: str
+    step: int | None = None
+    refs: tuple[str, ...] = ()
+
+
+class CounterProof(StrEnum):
+    """What became of a scenario once a protection was taken away.
+
+    RED: every DMA that must be blocked reached its target, so the scenario can tell protection from its absence.
+    VACUOUS: one of them did not, so its block proves nothing. NOT_RUN: it was not tried, or did not get that far.
+    """
+
+    RED = "red"
+    VACUOUS = "vacuous"
+    NOT_RUN = "not-run"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The judgement of one variant; `reason` is one sentence, `counter_proofs` goes by the protection taken away."""
+
+    outcome: Outcome
+    reason: str
+    findings: tuple[Finding, ...] = ()
+    witnesses: tuple[Witness, ...] = ()
+    counter_proofs: Mapping[str, CounterProof] = field(default_factory=dict)
+
+
+def worst(outcomes: Iterable[Outcome]) -> Outcome:
+    """The most severe outcome; of nothing at all it is ERROR, because nothing was proven."""
+    return max(outcomes, key=SEVERITY.index, default=Outcome.ERROR)

@@ -1,0 +1,42 @@
+"""Source IDs: the requester's bus, device and function as VT-d and PCI Express write them (VT-d spec 3.4.1)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+_BDF = re.compile(
+    r"(?:(?:0x)?[0-9a-fA-F]{4}:)?(?:0x)?(?P<bus>[0-9a-fA-F]{1,2}):(?:0x)?(?P<device>[0-9a-fA-F]{1,2})\.(?P<function>[0-7])"
+)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SourceId:
+    """The 16-bit requester ID: bus in bits 15:8, device in 7:3, function in 2:0."""
+
+    value: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `01:00.0`, `0000:01:00.0` or `0x01:0x00.0`; a PCI segment is dropped. ValueError otherwise."""
+        match = _BDF.fullmatch(text.strip())
+        if match is None:
+            raise ValueError(f"'{text}' is not a PCI address such as 01:00.0")
+        bus, device, function = (int(match[name], 16) for name in ("bus", "device", "function"))
+        if device > 0x1F:
+            raise ValueError(f"'{text}': a PCI device number ends at 1f")
+        return cls(bus << 8 | device << 3 | function)
+
+    @property
+    def bus(self) -> int:
+        """Bus number, 0 to 255."""
+        return self.value >> 8
+
+    @property
+    def devfn(self) -> int:
+        """Device and function in one byte, the index into a context table."""
+        return self.value & 0xFF
+
+    def __str__(self) -> str:
+        return f"{self.bus:02x}:{self.devfn >> 3:02x}.{self.devfn & 7}"

@@ -1,0 +1,89 @@
+"""An Ethernet wire between a NIC of the guest and the harness: every frame one datagram of a socketpair."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from harness.errors import InfraError, WaitTimeout
+from harness.waiting import Abort, Deadline, wait_for
+
+#: Bytes of the largest frame QEMU's NICs send (NET_BUFSIZE in include/net/net.h is 4 KiB + 65536).
+MAX_FRAME = 4096 + 65536
+
+#: Seconds a frame may wait for QEMU to take it.
+SEND_S = 5.0
+
+
+class Wire:
+    """The harness' end of a wire; QEMU inherits the other end as `-netdev dgram,local.type=fd`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._ours.settimeout(0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ours.close()
+        self._theirs.close()
+
+    @property
+    def qemu_fd(self) -> int:
+        """The descriptor QEMU must inherit."""
+        return self._theirs.fileno()
+
+    def inherited(self) -> None:
+        """Close the end that QEMU has inherited by now."""
+        self._theirs.close()
+
+    def send(self, frame: bytes) -> None:
+        """Put `frame` (from destination MAC to payload, no FCS) on the wire; InfraError if QEMU does not take it."""
+
+        def taken() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                return self._ours.send(frame) == len(frame)
+            return False
+
+        try:
+            wait_for("QEMU to take the frame", taken, Deadline.after(SEND_S), every_s=0.002)
+        except (OSError, WaitTimeout) as error:
+            raise InfraError(f"wire '{self.name}': a frame of {len(frame)} bytes was not taken: {error}") from error
+
+    def receive(
+        self, deadline: Deadline, matching: Callable[[bytes], bool] = lambda _: True, *, abort: Sequence[Abort] = ()
+    ) -> bytes:
+        """The first frame that `matching` accepts; others are dropped. WaitTimeout says how many came instead."""
+        dropped: list[bytes] = []
+
+        def next_match() -> bytes | None:
+            for frame in iter(self._poll, None):
+                if matching(frame):
+                    return frame
+                dropped.append(frame)
+            return None
+
+        return wait_for(
+            f"a frame on wire '{self.name}'",
+            next_match,
+            deadline,
+            abort=abort,
+            every_s=0.002,
+            observed=lambda: f"{len(dropped)} other frames",
+        )
+
+    def drain(self) -> list[bytes]:
+        """All frames that wait on the wire now."""
+        return list(iter(self._poll, None))
+
+    def _poll(self) -> bytes | None:
+        with contextlib.suppress(BlockingIOError):
+            return self._ours.recv(MAX_FRAME)
+        return None

@@ -1,0 +1,129 @@
+"""QEMU's trace of its emulated VT-d unit (hw/i386/trace-events), as the log backend writes it.
+
+With `-msg timestamp=on` a line reads `PID@SECONDS.MICROSECONDS:EVENT TEXT`, stamped with gettimeofday, the clock that
+also stamps the journal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from harness.vtd.faults import Access, Fault
+from harness.vtd.source_id import SourceId
+
+#: Emitted for every refused DMA, before QEMU's single fault record can collapse it (vtd_report_dmar_fault).
+DMAR_FAULT = "vtd_dmar_fault"
+#: Emitted for every fault that reached the fault record, interrupt faults included (vtd_report_frcd_fault).
+FAULT_RECORDED = "vtd_frr_new"
+#: Emitted when fault processing is disabled for the context entry (FPD), so that no report follows.
+FAULT_DISABLED = "vtd_fault_disabled"
+
+#: Emitted for every DMA that was translated (vtd_iommu_translate); switched on only where translations are counted.
+TRANSLATED = "vtd_dmar_translate"
+
+WATCHED = (DMAR_FAULT, FAULT_RECORDED, FAULT_DISABLED)
+
+_LINE = re.compile(r"(?P<pid>\d+)@(?P<seconds>\d+\.\d+):(?P<event>\w+) ?(?P<text>.*)")
+_RECORDED = re.compile(r"index \d+ high 0x(?P<high>[0-9a-f]+) low 0x[0-9a-f]+")
+_TRANSLATED = re.compile(r"dev ([0-9a-f]{2}):([0-9a-f]{2})\.([0-9a-f]{2}) iova ")
+_DMAR_FAULT = re.compile(
+    r"sid 0x(?P<sid>[0-9a-f]+) fault (?P<fault>\d+) addr 0x(?P<addr>[0-9a-f]+) write (?P<write>\d)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TraceLine:
+    """One trace line: seconds since the epoch, event name, and the text of its arguments."""
+
+    t: float
+    event: str
+    text: str
+
+
+def trace_line(line: str) -> TraceLine | None:
+    """Read one line; None for what is not a trace line (other messages share the log file)."""
+    match = _LINE.fullmatch(line.strip())
+    return TraceLine(float(match["seconds"]), match["event"], match["text"]) if match else None
+
+
+def dmar_fault(line: TraceLine) -> Fault | None:
+    """Read a `vtd_dmar_fault` line; its fault code is printed in decimal. None for every other event."""
+    match = _DMAR_FAULT.fullmatch(line.text) if line.event == DMAR_FAULT else None
+    if match is None:
+        return None
+    address = int(match["addr"], 16)
+    return Fault(
+        source=SourceId(int(match["sid"], 16)),
+        access=Access.WRITE if match["write"] == "1" else Access.READ,
+        reason=int(match["fault"]),
+        first=address,
+        last=address,
+    )
+
+
+def recorded_fault(line: TraceLine) -> tuple[SourceId, int] | None:
+    """Give requester and reason of a `vtd_frr_new` line: fault record bits 79:64 and 103:96 (VT-d spec 11.4.14.3).
+
+    Interrupt faults show here and nowhere else.
+    """
+    match = _RECORDED.fullmatch(line.text) if line.event == FAULT_RECORDED else None
+    if match is None:
+        return None
+    high = int(match["high"], 16)
+    return SourceId(high & 0xFFFF), high >> 32 & 0xFF
+
+
+def read_trace(texts: Iterable[str]) -> tuple[list[TraceLine], list[str]]:
+    """Read log lines: the trace lines among them, and those that speak of a watched event in an unknown way."""
+    lines: list[TraceLine] = []
+    unknown: list[str] = []
+    for text in texts:
+        line = trace_line(text)
+        if line is not None:
+            lines.append(line)
+        readers = {DMAR_FAULT: dmar_fault, FAULT_RECORDED: recorded_fault, TRANSLATED: translation_source}
+        for event, read in readers.items():
+            if event in text and (line is None or read(line) is None):
+                unknown.append(text)
+    return lines, unknown
+
+
+def translation_source(line: TraceLine) -> SourceId | None:
+    """Give the requester of a `vtd_dmar_translate` line; None for every other event."""
+    match = _TRANSLATED.match(line.text) if line.event == TRANSLATED else None
+    if match is None:
+        return None
+    bus, device, function = (int(number, 16) for number in match.groups())
+    return SourceId(bus << 8 | device << 3 | function)
+
+
+def folded(faults: Iterable[tuple[TraceLine, Fault]]) -> Iterator[tuple[TraceLine, Fault]]:
+    """Fold runs of faults of one source, access and reason into one, with the first line, address range and count.
+
+    QEMU's memory core retries a refused access in pieces, so one DMA shows as a fault for every four bytes or so.
+    """
+    current: tuple[TraceLine, Fault] | None = None
+    for line, fault in faults:
+        if current is not None and _alike(current[1], fault):
+            known = current[1]
+            merged = Fault(
+                source=known.source,
+                access=known.access,
+                reason=known.reason,
+                first=min(known.first, fault.first),
+                last=max(known.last, fault.last),
+                count=known.count + fault.count,
+            )
+            current = (current[0], merged)
+            continue
+        if current is not None:
+            yield current
+        current = (line, fault)
+    if current is not None:
+        yield current
+
+
+def _alike(a: Fault, b: Fault) -> bool:
+    return (a.source, a.access, a.reason) == (b.source, b.access, b.reason)

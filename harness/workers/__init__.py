@@ -1,0 +1,1 @@
+"""Processes that run plans, several at once, for one run."""

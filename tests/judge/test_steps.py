@@ -1,0 +1,273 @@
+"""Judging the steps that are not a single DMA, on evidence made for each case."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.catalog import steps_of
+from harness.testimony import hear
+from harness.verdict import Outcome
+from tests.judge.recording import BEFORE, PAYLOAD, PHYSICAL, Recording
+
+
+def _judge(step, recording, devices=("nic",)):
+    definition = {
+        "scenario": "x",
+        "title": "x",
+        "devices": {name: {"model": "e1000e", "plugged": False} for name in devices},
+        "steps": [step],
+    }
+    opened = Recording()
+    opened.begin(0)
+    opened.entries += recording.entries
+    opened.end(0)
+    entries = [_entry(line, number) for number, line in enumerate(opened.entries, start=1)]
+    [built] = steps_of(definition)
+    return built.judge(hear(entries).steps[0]).outcome
+
+
+def _entry(data, number):
+    from harness.evidence import Entry
+
+    return Entry(**data, line=number)
+
+
+class TestTraffic:
+    STEP = {"traffic": {"device": "nic", "frames": 4, "size": 100}}
+
+    def _exchange(self, **changes):
+        guest = {"frames": 4, "sha256": "aa"} | changes.get("guest", {})
+        host = {"sent_sha256": "aa", "asked_sha256": "bb", "received_frames": 4, "received_sha256": "bb"}
+        host |= changes.get("host", {})
+        recording = Recording()
+        recording.add(
+            "observation",
+            "traffic",
+            0,
+            device="nic",
+            source_id="01:00.0",
+            load={"frames": 4, "size": 100},
+            guest={"received": guest},
+            host=host,
+        )
+        if changes.get("watching", True):
+            recording.add("trace", "watching", 0, events=["vtd_dmar_translate"])
+        recording.add("trace", "translated", 0, source_id="01:00.0", count=changes.get("translations", 30))
+        return recording
+
+    def test_the_same_bytes_at_both_ends_pass(self):
+        assert _judge(self.STEP, self._exchange()) is Outcome.PASS
+
+    @pytest.mark.parametrize("changes", [
+        {"guest": {"sha256": "xx"}}, {"guest": {"frames": 3}}, {"guest": {"frames": 0}},
+        {"host": {"received_sha256": "xx"}}, {"host": {"received_frames": 3}},
+    ])  # fmt: skip
+    def test_other_bytes_at_one_end_fail(self, changes):
+        assert _judge(self.STEP, self._exchange(**changes)) is Outcome.FAIL
+
+    def test_a_fault_meanwhile_fails(self):
+        recording = self._exchange()
+        recording.add("trace", "fault", 0, source_id="01:00.0", access="read", reason=6, first=0, last=0, count=1)
+
+        assert _judge(self.STEP, recording) is Outcome.FAIL
+
+    def test_a_nic_that_goes_around_the_unit_fails(self):
+        assert _judge(self.STEP, self._exchange(translations=7)) is Outcome.FAIL
+
+    def test_a_trace_that_was_not_on_proves_nothing(self):
+        around = {"traffic": {**self.STEP["traffic"], "translated": "off"}}
+
+        assert _judge(self.STEP, self._exchange(watching=False)) is Outcome.ERROR
+        assert _judge(around, self._exchange(watching=False, translations=0)) is Outcome.ERROR
+
+    def test_translations_of_another_device_do_not_count(self):
+        recording = self._exchange()
+        recording.change(lambda entry: entry["kind"] == "translated", source_id="02:00.0")
+
+        assert _judge(self.STEP, recording) is Outcome.FAIL
+
+    def test_a_nic_that_must_go_around_the_unit_is_held_to_it(self):
+        around = {"traffic": {**self.STEP["traffic"], "translated": "off"}}
+
+        assert _judge(around, self._exchange(translations=0)) is Outcome.PASS
+        assert _judge(around, self._exchange(translations=1)) is Outcome.FAIL
+
+    def test_no_exchange_is_an_error(self):
+        assert _judge(self.STEP, Recording()) is Outcome.ERROR
+
+
+class TestReplug:
+    STEP = {"replug": {"device": "nic", "times": 2}}
+
+    def _rounds(self, count, *, left=None):
+        recording = Recording()
+        for _ in range(count):
+            recording.entries += TestTraffic()._exchange().entries
+        recording.add("observation", "unplugged", 0, groups_before={"0": {}}, groups_after={"0": {}} | (left or {}))
+        return recording
+
+    def test_all_rounds_and_nothing_left_pass(self):
+        assert _judge(self.STEP, self._rounds(2)) is Outcome.PASS
+
+    def test_a_missing_round_is_an_error(self):
+        assert _judge(self.STEP, self._rounds(1)) is Outcome.ERROR
+
+    def test_a_group_left_over_fails(self):
+        assert _judge(self.STEP, self._rounds(2, left={"9": {}})) is Outcome.FAIL
+
+
+class TestIommuState:
+    STEP = {"iommu_state": {"translation": "on", "domains": "DMA", "interrupt_remapping": "on"}}
+    ON = 1 << 31 | 1 << 25
+
+    def _state(self, *, gsts=ON, types=("DMA", "DMA"), announced=True):
+        recording = Recording()
+        groups = {str(number): {"type": kind} for number, kind in enumerate(types)}
+        recording.add("observation", "state", 0, gsts=gsts, sysfs={"groups": groups}, announced=announced)
+        return recording
+
+    def test_agreement_passes(self):
+        assert _judge(self.STEP, self._state()) is Outcome.PASS
+
+    @pytest.mark.parametrize("changes", [
+        {"gsts": 1 << 25}, {"gsts": 1 << 31}, {"types": ()}, {"types": ("DMA", "identity")}, {"announced": False},
+    ])  # fmt: skip
+    def test_one_witness_against_it_fails(self, changes):
+        assert _judge(self.STEP, self._state(**changes)) is Outcome.FAIL
+
+    def test_off_means_no_groups_and_silence(self):
+        step = {"iommu_state": {"translation": "off", "domains": "none"}}
+
+        assert _judge(step, self._state(gsts=0, types=(), announced=False)) is Outcome.PASS
+        assert _judge(step, self._state(gsts=0, types=("DMA",), announced=False)) is Outcome.FAIL
+
+
+class TestIommuGroups:
+    def _groups(self, *groups, bridges=(), kind="DMA"):
+        recording = Recording()
+        functions = {
+            member: {"bdf": member, "iommu_group": number, "group_type": kind, "group_devices": [*members, *bridges]}
+            for number, members in enumerate(groups)
+            for member in members
+        }
+        recording.add("observation", "groups", 0, functions=functions, bridges=list(bridges))
+        return recording
+
+    @pytest.mark.parametrize(("groups", "outcome"), [
+        ((["a"], ["b", "c"]), Outcome.PASS),
+        ((["a", "b", "c"],), Outcome.FAIL),
+        ((["a"], ["b"], ["c"]), Outcome.FAIL),
+        ((["a", "x"], ["b", "c"]), Outcome.FAIL),
+        ((["a"], ["b", "c", "x"]), Outcome.FAIL),
+    ])  # fmt: skip
+    def test_company_is_held_to_the_statement(self, groups, outcome):
+        step = {"iommu_groups": {"alone": ["a"], "together": [["b", "c"]]}}
+
+        assert _judge(step, self._groups(*groups), devices=("a", "b", "c")) is outcome
+
+    def test_bridges_are_no_company(self):
+        step = {"iommu_groups": {"alone": ["a"]}}
+
+        assert _judge(step, self._groups(["a"], bridges=["port"]), devices=("a",)) is Outcome.PASS
+
+    def test_a_device_in_no_group_is_not_alone_in_one(self):
+        recording = Recording()
+        functions = {"a": {"bdf": "a", "iommu_group": None, "group_type": None, "group_devices": None}}
+        recording.add("observation", "groups", 0, functions=functions, bridges=[])
+
+        assert _judge({"iommu_groups": {"alone": ["a"]}}, recording, devices=("a",)) is Outcome.FAIL
+
+    def test_the_type_is_the_effective_one(self):
+        step = {"iommu_groups": {"alone": ["a"], "type": "identity"}}
+
+        assert _judge(step, self._groups(["a"]), devices=("a",)) is Outcome.FAIL
+
+
+class TestStorm:
+    STEP = {"storm": {"device": "nic", "dmas": 3, "write": 1024, "to": "victim", "at_least": 500}}
+
+    def _storm(self, *, traced=768, announced=3, after=BEFORE):
+        recording = Recording()
+        for number in range(3):
+            if number < announced:
+                recording.add(
+                    "agent", "dma", 0,
+                    bdf="0000:01:00.0", direction="to-memory", address=0x5000, length=1024, purpose="attack",
+                )  # fmt: skip
+            recording.bytes_at(0, BEFORE, label="before")
+            recording.bytes_at(0, after, label="after")
+            recording.add(
+                "observation", "dma", 0, device="nic", function="0000:01:00.0", source_id="01:00.0", access="write",
+                address=0x5000, physical=PHYSICAL, length=1024, target="victim", bystanders={},
+                payload=PAYLOAD.hex(), before=BEFORE.hex(), after=after.hex(),
+            )  # fmt: skip
+        recording.add(
+            "trace", "fault", 0, source_id="01:00.0", access="write", reason=5, first=0x5000, last=0x53FC, count=traced
+        )
+        text = "DMAR: [DMA Write NO_PASID] Request device [01:00.0] fault addr 0x5000 [fault reason 0x05] PTE Write"
+        recording.log(text, 0)
+        recording.add("console", "line", 0, text=text)
+        return recording
+
+    def test_enough_refusals_pass(self):
+        assert _judge(self.STEP, self._storm()) is Outcome.PASS
+
+    def test_too_few_refusals_fail(self):
+        assert _judge(self.STEP, self._storm(traced=499)) is Outcome.FAIL
+
+    def test_a_dma_that_was_not_announced_is_an_error(self):
+        assert _judge(self.STEP, self._storm(announced=2)) is Outcome.ERROR
+
+    def test_bytes_that_moved_contradict_the_reports(self):
+        assert _judge(self.STEP, self._storm(after=PAYLOAD)) is Outcome.ERROR
+
+    def test_a_dma_that_was_not_issued_is_an_error(self):
+        more = {"storm": {**self.STEP["storm"], "dmas": 4}}
+
+        assert _judge(more, self._storm()) is Outcome.ERROR
+
+
+class TestRead:
+    STEP = {"dma": {"device": "nic", "read": 64, "from": "secret"}, "expect": "blocked"}
+    SECRET = bytes(range(64))
+
+    def _read(self, out, *, seen="memory"):
+        recording = Recording()
+        recording.bytes_at(0, self.SECRET, label="secret as it stands")
+        recording.add(
+            "agent", "dma", 0, bdf="0000:01:00.0", direction="from-memory", address=0x5000, length=64, purpose="attack"
+        )
+        if seen == "memory":
+            recording.bytes_at(0, out or b"", label="what nic holds")
+        elif seen:
+            recording.add("wire", seen, 0, data="" if out is None else f"ffff{out.hex()}")
+        recording.add(
+            "observation", "dma", 0, device="nic", function="0000:01:00.0", source_id="01:00.0", access="read",
+            address=0x5000, physical=PHYSICAL, length=64, target="secret", bystanders={},
+            secret=self.SECRET.hex(), came_out=None if out is None else out.hex(),
+        )  # fmt: skip
+        fault = {"source_id": "01:00.0", "access": "read", "reason": 6, "first": 0x5000, "last": 0x503C, "count": 16}
+        recording.add("trace", "fault", 0, **fault)
+        text = "DMAR: [DMA Read NO_PASID] Request device [01:00.0] fault addr 0x5000 [fault reason 0x06] PTE Read"
+        recording.log(text, 0)
+        recording.add("console", "line", 0, text=text)
+        return recording
+
+    def test_zeros_in_the_device_are_no_secret(self):
+        assert _judge(self.STEP, self._read(bytes(64))) is Outcome.PASS
+
+    def test_a_silent_wire_tells_that_nothing_left(self):
+        assert _judge(self.STEP, self._read(None, seen="silent")) is Outcome.PASS
+
+    @pytest.mark.parametrize(
+        "out",
+        [SECRET, SECRET[:4] + bytes(60), bytes(60) + SECRET[60:], bytes(3) + SECRET[8:16] + bytes(53)],
+        ids=["all", "first word", "last word", "shifted"],
+    )
+    def test_a_leak_contradicts_the_reports(self, out):
+        assert _judge(self.STEP, self._read(out)) is Outcome.ERROR
+        assert _judge(self.STEP, self._read(out, seen="frame")) is Outcome.ERROR
+
+    def test_what_came_out_must_have_been_looked_at(self):
+        assert _judge(self.STEP, self._read(bytes(64), seen=None)) is Outcome.ERROR
+        assert _judge(self.STEP, self._read(None, seen=None)) is Outcome.ERROR

@@ -1,0 +1,155 @@
+"""Golden command lines. After an intended change run this file with VTD_GOLDEN=update, and read the diff."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from harness.machine.argv import MAX_ROOT_PORTS, Channels, Ram, command_line
+from harness.machine.spec import IommuSpec, MachineSpec
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@dataclass(frozen=True)
+class Qemu:
+    argv_prefix: tuple[str, ...] = ("/cache/qemu/ld.so", "--library-path", "/cache/qemu/lib", "/cache/qemu/qemu")
+    env: dict[str, str] = field(default_factory=dict)
+    version: str = "10.0.2"
+    digest: str = "sha256:0"
+
+
+@dataclass(frozen=True)
+class Image:
+    name: str = "debian-13"
+    digest: str = "sha256:1"
+    kernel: Path = Path("/cache/images/debian-13/kernel")
+    initrd: Path = Path("/cache/images/debian-13/initrd")
+
+
+CHANNELS = Channels.inherited(
+    qmp_fd=5,
+    ssh_fd=8,
+    host_key_fd=6,
+    authorized_keys_fd=7,
+    console="/runs/a,b/console.log",
+    trace="/runs/a,b/trace.log",
+    wire_fds={"lan": 9, "wan": 11},
+)
+
+MACHINES = {
+    "plain": (MachineSpec(image="debian-13", root_ports=2), [{"intremap": "on", "caching-mode": True}], {}),
+    "no-viommu": (MachineSpec(image="debian-13", iommus=(), root_ports=1), [], {}),
+    "everything": (
+        MachineSpec(
+            image="debian-13",
+            kernel_args=("intel_iommu=on", "iommu.strict=1"),
+            memory_mib=1024,
+            vcpus=2,
+            cpu="host",
+            accelerator="kvm",
+            irqchip="on",
+            root_ports=3,
+            pci_bridges=2,
+            wires=("lan", "wan"),
+        ),
+        [{"aw-bits": 39}, {}],
+        CHANNELS.wires,
+    ),
+}
+
+
+def argv_of(name: str) -> list[str]:
+    spec, iommus, wires = MACHINES[name]
+    channels = Channels(
+        monitor=CHANNELS.monitor,
+        serial=CHANNELS.serial,
+        ssh=CHANNELS.ssh,
+        host_key=CHANNELS.host_key,
+        authorized_keys=CHANNELS.authorized_keys,
+        trace=CHANNELS.trace,
+        wires=wires,
+    )
+    return command_line(spec, iommus, channels, Image(), Qemu())
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_the_command_line_is_the_golden_one(name) -> None:
+    lines: list[str] = []
+    for argument in argv_of(name):
+        if argument.startswith("-") or not lines or " " in lines[-1] or not lines[-1].startswith("-"):
+            lines.append(argument)
+        else:
+            lines[-1] += f" {argument}"
+    text = "\n".join(lines) + "\n"
+    golden = GOLDEN / f"{name}.txt"
+    if os.environ.get("VTD_GOLDEN") == "update":
+        golden.write_text(text)
+    assert text == golden.read_text()
+
+
+def devices_of(name: str) -> list[dict[str, object]]:
+    argv = argv_of(name)
+    return [json.loads(value) for option, value in pairwise(argv) if option == "-device"]
+
+
+@pytest.mark.parametrize(
+    ("ram", "backend"),
+    [
+        (Ram(), {"qom-type": "memory-backend-ram"}),
+        (Ram("/t/ram", shared=True), {"qom-type": "memory-backend-file", "mem-path": "/t/ram", "share": True}),
+        (
+            Ram("/t/ram"),
+            {"qom-type": "memory-backend-file", "mem-path": "/t/ram", "share": False, "readonly": True, "rom": "off"},
+        ),
+    ],
+    ids=["nowhere", "shared", "copied-on-write"],
+)
+def test_a_machine_differs_by_nothing_but_where_its_memory_is(ram, backend) -> None:
+    booted = command_line(MACHINES["plain"][0], [{}], CHANNELS, Image(), Qemu())
+    other = command_line(MACHINES["plain"][0], [{}], CHANNELS, Image(), Qemu(), ram=ram, incoming=True)
+    assert other[-2:] == ["-incoming", "defer"]
+    (memory,) = [value for option, value in pairwise(other) if option == "-object"]
+    assert json.loads(memory) == {"id": "ram", "size": 512 << 20, **backend}
+    assert [part for part in other[:-2] if part != memory] == [part for part in booted if '"id":"ram"' not in part]
+
+
+def test_the_iommu_comes_before_every_other_device() -> None:
+    assert [device["driver"] for device in devices_of("everything")][:2] == ["intel-iommu", "intel-iommu"]
+
+
+def test_the_management_nic_stays_out_of_the_iommu() -> None:
+    nic = next(device for device in devices_of("everything") if device["driver"] == "virtio-net-pci")
+    assert "iommu_platform" not in nic
+    assert nic["bus"] == "pcie.0"
+
+
+def test_a_machine_without_a_line_of_its_own_listens_on_loopback_alone() -> None:
+    by_hand = command_line(MACHINES["plain"][0], [{}], replace(CHANNELS, ssh=None), Image(), Qemu())
+    nets = [value for option, value in pairwise(by_hand) if option == "-netdev" and "id=mgmt" in value]
+    assert nets == ["user,id=mgmt,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22"]
+    assert not any("opt/vtd/channel" in part for part in by_hand)
+
+
+def test_ports_and_slots_are_taken_once() -> None:
+    spec = MachineSpec(image="x", root_ports=MAX_ROOT_PORTS, pci_bridges=4)
+    argv = command_line(spec, [{}], CHANNELS, Image(), Qemu())
+    devices = [json.loads(value) for option, value in pairwise(argv) if option == "-device"]
+    ports = [device for device in devices if device["driver"] == "pcie-root-port"]
+    assert len(ports) == MAX_ROOT_PORTS + 4
+    assert len({device["chassis"] for device in ports}) == len(ports)
+    addresses = [device["addr"] for device in devices if device.get("bus") == "pcie.0"]
+    assert len(set(addresses)) == len(addresses)
+    assert "0x1f" not in addresses
+
+
+@pytest.mark.parametrize(("ports", "bridges"), [(MAX_ROOT_PORTS + 1, 0), (-1, 0), (1, 5)])
+def test_more_ports_than_slots_are_refused(ports, bridges) -> None:
+    spec = MachineSpec(image="x", root_ports=ports, pci_bridges=bridges, iommus=(IommuSpec(),))
+    with pytest.raises(ValueError, match="a machine has 0 to"):
+        command_line(spec, [{}], CHANNELS, Image(), Qemu())

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from harness.agent_link import AgentLink
+from harness.errors import AgentError, OperationRefused, SshError, WaitTimeout
+from harness.waiting import Abort, Deadline
+
+
+class ScriptedChannel:
+    """Hands out given lines; a None among them is a line that does not come in time."""
+
+    def __init__(self, *lines: str | None) -> None:
+        self.lines = list(lines)
+        self.sent: list[dict[str, Any]] = []
+
+    def send_line(self, line: str) -> None:
+        self.sent.append(json.loads(line))
+
+    def read_line(self, deadline: Deadline, abort: Sequence[Abort] = ()) -> str | None:
+        del deadline, abort
+        if not self.lines:
+            return None
+        line = self.lines.pop(0)
+        if line is None:
+            raise WaitTimeout("a line", waited_s=0.0)
+        return line
+
+
+def link(*lines: str | None) -> tuple[AgentLink, ScriptedChannel, list[dict[str, Any]], list[dict[str, Any]]]:
+    channel = ScriptedChannel(*lines)
+    events: list[dict[str, Any]] = []
+    calls: list[dict[str, Any]] = []
+    return AgentLink(channel, on_event=events.append, on_call=calls.append), channel, events, calls
+
+
+def test_announcements_come_before_the_answer_and_calls_are_recorded() -> None:
+    agent, channel, events, calls = link(
+        '{"event": "dma", "length": 64}', '{"event": "dma", "length": 4}', '{"id": 1, "ok": {"done": true}}'
+    )
+    assert agent.call("dma", device="a", op_size=4) == {"done": True}
+    assert channel.sent == [{"id": 1, "op": "dma", "args": {"device": "a", "op_size": 4}}]
+    assert [event["length"] for event in events] == [64, 4]
+    assert calls[0]["op"] == "dma"
+    assert calls[0]["ok"] == {"done": True}
+
+
+def test_a_refusal_carries_reason_and_errno() -> None:
+    agent, _, _, calls = link('{"id": 1, "error": {"reason": "VFIO_IOMMU_MAP_DMA: File exists", "errno": 17}}')
+    with pytest.raises(OperationRefused) as caught:
+        agent.call("map")
+    assert (caught.value.operation, caught.value.errno) == ("map", 17)
+    assert "File exists" in calls[0]["error"]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("Segmentation fault", "not JSON"),
+        ("[1, 2]", "list instead of an object"),
+        ('{"id": 2, "ok": {}}', "something else"),
+        ('{"hello": 1}', "something else"),
+        ('{"id": 1}', "neither 'ok' nor 'error'"),
+        ('{"id": 1, "ok": 5}', "neither 'ok' nor 'error'"),
+        ('{"id": 1, "error": "no"}', "neither 'ok' nor 'error'"),
+        (None, None),
+    ],
+)
+def test_whatever_else_the_agent_says_is_an_error(line, says) -> None:
+    agent, *_ = link(line)
+    with pytest.raises(AgentError if says else WaitTimeout, match=says):
+        agent.call("dma")
+
+
+def ended(last_words: Callable[[], str]) -> AgentLink:
+    return AgentLink(ScriptedChannel(), on_event=lambda _: None, last_words=last_words)
+
+
+def test_an_agent_that_ended_is_told_with_its_last_words() -> None:
+    with pytest.raises(AgentError, match=r"ended during 'dma': Traceback: it went wrong$"):
+        ended(lambda: "Traceback: it went wrong\n").call("dma")
+
+
+def test_an_agent_that_ended_without_a_word_is_told_all_the_same() -> None:
+    with pytest.raises(AgentError, match=r"ended during 'dma'$"):
+        ended(lambda: "\n").call("dma")
+
+
+def test_last_words_that_cannot_be_had_do_not_hide_the_end() -> None:
+    def lost() -> str:
+        raise SshError("the connection was lost")
+
+    with pytest.raises(AgentError, match=r"ended during 'dma'$"):
+        ended(lost).call("dma")
+
+
+def test_an_answer_after_the_deadline_is_dropped_by_the_next_call() -> None:
+    agent, _, events, _ = link(
+        None, '{"event": "dma"}', '{"id": 1, "ok": {"late": true}}', '{"id": 2, "ok": {"late": false}}'
+    )
+    with pytest.raises(WaitTimeout):
+        agent.call("slow")
+    assert agent.call("quick") == {"late": False}
+    assert len(events) == 1

@@ -1,0 +1,75 @@
+"""Fault lines of Linux, as real kernels printed them, in every dialect."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.witnesses.guest_log import LogLine, logged_faults, unread
+
+CORPUS = json.loads(Path(__file__).with_name("fault_lines.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("case", CORPUS, ids=[case["name"] for case in CORPUS])
+def test_each_dialect_is_read_into_the_same_shape(case):
+    found = list(logged_faults(LogLine(line, f"line {number}") for number, line in enumerate(case["lines"])))
+
+    assert [
+        {
+            "source": str(fault.source),
+            "reason": fault.reason,
+            "access": fault.fault.access.value if fault.fault else None,
+            "address": fault.fault.first if fault.fault else None,
+            "index": fault.index,
+            "pasid": fault.pasid,
+        }
+        for fault in found
+    ] == case["faults"]
+
+
+def test_a_reason_line_without_a_request_is_no_fault():
+    assert list(logged_faults([LogLine("DMAR:[fault reason 05] PTE Write access is not set")])) == []
+
+
+def test_ordinary_dmar_lines_are_no_faults():
+    lines = [
+        "DMAR: IOMMU enabled",
+        "DMAR: DRHD: handling fault status reg 2",
+        "DMAR-IR: Enabled IRQ remapping in xapic mode",
+    ]
+
+    assert list(logged_faults(map(LogLine, lines))) == []
+
+
+def test_the_ref_is_that_of_the_request_line():
+    lines = [
+        LogLine("DMAR:[DMA Read] Request device [00:04.0] fault addr 1000", "a"),
+        LogLine("DMAR:[fault reason 06] x", "b"),
+    ]
+
+    assert [fault.ref for fault in logged_faults(lines)] == ["a"]
+
+
+@pytest.mark.parametrize("case", CORPUS, ids=[case["name"] for case in CORPUS])
+def test_every_dialect_is_read_in_full_unless_its_reason_is_lost(case):
+    problems = unread([LogLine(line) for line in case["lines"]], limited=False)
+
+    assert len(problems) == sum(fault["reason"] is None for fault in case["faults"])
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("DMAR: DRHD: handling fault status reg 3", "handled 1 faults, but its log tells 0"),
+        ("dmar_fault: 893 callbacks suppressed", "limited"),
+    ],
+)
+def test_what_a_full_log_must_not_say_is_told_unless_it_was_limited(line, told):
+    assert told in unread([LogLine(line)], limited=False)[0]
+    assert unread([LogLine(line)], limited=True) == []
+
+
+def test_a_fault_line_of_an_unknown_dialect_is_told():
+    assert "of which 0 could be read" in unread([LogLine("DMAR: Request device 01:00.0 fault")], limited=True)[0]
