@@ -24,11 +24,13 @@ _NO_PASID = 0xFFFFFFFF
 _REQUEST = re.compile(
     r"(?:DMAR|INTR-REMAP):\s*\[?(?P<kind>DMA Read|DMA Write|INTR-REMAP|)"
     r"(?:\s+(?:NO_PASID|PASID (?P<pasid_new>0x[0-9a-fA-F]+)))?\]?\s*"
-    r"Request device \[+(?P<device>[0-9a-fA-Fx:.]+)\]\s+(?:PASID (?P<pasid_old>[0-9a-fA-F]+)\s+)?"
+    r"Request device \[+(?P<device>(?:[0-9a-fA-F]{4}:)?(?:0x)?[0-9a-fA-F]{1,2}:(?:0x)?[01]?[0-9a-fA-F]\.[0-7])\]\s+"
+    r"(?:PASID (?P<pasid_old>[0-9a-fA-F]+)\s+)?"
     r"fault (?P<what>addr|index) (?:0x)?(?P<where>[0-9a-fA-F]+)"
 )
-_REASON = re.compile(r"\[fault reason (?P<hex>0x)?(?P<code>[0-9a-fA-F]+)\]")
-_STATUS = re.compile(r"DRHD: handling fault status reg ")
+_REASON = re.compile(r"\[fault reason (?:0x(?P<hex>[0-9a-fA-F]+)|(?P<decimal>[0-9]+))\]")
+#: Fault status with a pending fault (PPF); 10 alone is an error of the invalidation queue.
+_STATUS = re.compile(r"DRHD: handling fault status reg [0-9a-f]*[2367abef]\b")
 _SUPPRESSED = re.compile(r"dmar_fault: \d+ callbacks suppressed")
 
 
@@ -98,7 +100,7 @@ def unread(lines: Sequence[LogLine], *, limited: bool) -> list[str]:
 
 
 def _code(reason: re.Match[str]) -> int:
-    return int(reason["code"], 16 if reason["hex"] else 10)
+    return int(reason["hex"], 16) if reason["hex"] else int(reason["decimal"])
 
 
 def _fault(request: re.Match[str], ref: str, reason: int | None) -> LoggedFault:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 from pathlib import Path
 
 import pytest
@@ -73,3 +75,54 @@ def test_what_a_full_log_must_not_say_is_told_unless_it_was_limited(line, told):
 
 def test_a_fault_line_of_an_unknown_dialect_is_told():
     assert "of which 0 could be read" in unread([LogLine("DMAR: Request device 01:00.0 fault")], limited=True)[0]
+
+
+#: Lines in all, and what is done to those of the corpus.
+_FUZZED = 100_000
+_SPLICES = (
+    "",
+    " ",
+    "[",
+    "]",
+    "0",
+    "f",
+    "x",
+    "DMAR:",
+    "Request device",
+    "fault addr",
+    "[fault reason ",
+    "\x00",
+    "\ufffd",
+)
+
+
+def _mutated(chance: random.Random, line: str) -> str:
+    begin = chance.randrange(len(line) + 1)
+    end = min(len(line), begin + chance.choice((0, 1, 1, 2, 8, 60)))
+    splice = chance.choice((*_SPLICES, chr(chance.randrange(32, 127)), line[chance.randrange(len(line)) :]))
+    return line[:begin] + splice + line[end:]
+
+
+def test_no_mutation_of_a_line_crashes_the_reader_or_is_taken_for_what_it_does_not_say():
+    chance = random.Random(20261124)  # noqa: S311 - the same lines each time
+    corpus = [line for case in CORPUS for line in case["lines"]]
+    kernel = [line for line in corpus if "Request device" not in line] + ["e1000e: eth1 NIC Link is Up", "ACPI: DMAR"]
+    read = 0
+    for number in range(_FUZZED):
+        line = _mutated(chance, chance.choice(kernel if number % 4 == 0 else corpus))
+        for found in logged_faults([LogLine(line, "here")]):
+            read += 1
+            address = found.index if found.fault is None else found.fault.first
+            # A fault is only read where its own words stand, with the numbers it is read to have.
+            assert "Request device [" in line, line
+            assert f"{address:x}" in line.lower().replace("0x0", "0x"), line
+            assert f"{found.source.devfn >> 3:x}.{found.source.devfn & 7}" in line.lower().replace(":0x", ":"), line
+            assert found.reason is None or found.reason in _numbers(line), line
+        unread([LogLine(line)], limited=False)
+    assert read > _FUZZED // 10, "hardly a line could still be read, so nothing was compared"
+
+
+def _numbers(line: str) -> set[int]:
+    """Every number that the last brackets of a line could mean."""
+    words = re.findall(r"fault reason (?:0x)?([0-9a-fA-F]+)", line)
+    return {int(word, 16) for word in words} | {int(word) for word in words if word.isdecimal()}
