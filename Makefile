@@ -10,7 +10,7 @@ BIN := .venv/bin
 flag = $(if $(filter-out 0 no off false,$($1)),$2)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup environment run test check unit bench soak images repin list validate report shell doctor lock clean
+.PHONY: help setup environment run test check unit atlas bench soak images repin list validate report shell doctor lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ lint:
 
 unit:
 	$(BIN)/pytest tests -m 'not qemu and not guest'
+
+atlas: setup ## provoke every VT-d fault and compare it with the spec; BARE=1 without guests, QEMU=qemu-11 for 11.1, WRITE=1 the page
+	$(if $(QEMU),VTD_QEMU=$(QEMU)) $(BIN)/harness atlas $(call flag,BARE,--bare) $(call flag,PROVE,--prove) $(call flag,WRITE,--write) $(if $(JOBS),-j $(JOBS))
 
 bench: setup ## measure what the harness costs beside the plain way; ONLY=A,B some figures, QUICK=1 few samples
 	$(BIN)/harness bench $(if $(ONLY),--only $(ONLY)) $(call flag,QUICK,--quick)

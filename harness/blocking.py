@@ -54,11 +54,11 @@ class Attempt:
 def judge_blocked(evidence: StepEvidence, attempt: Attempt, reasons: Sequence[int]) -> Judgement:
     """Judge an attempt that the remapping unit must refuse for one of `reasons`."""
     witnesses = _Witnesses(
-        announcement=_announced(evidence, attempt),
+        announcement=announced(evidence, attempt),
         log=_reported("guest-log", evidence, evidence.logged, attempt, reasons),
         console=_console_agrees(evidence),
         trace=_reported("host-trace", evidence, evidence.traced, attempt, reasons),
-        kept=_bytes_kept(evidence, attempt),
+        kept=bytes_kept(evidence, attempt),
         others=nobody_faulted(evidence, but=attempt.source),
         same_fault=_traced_as_logged(evidence),
     )
@@ -69,7 +69,7 @@ def judge_blocked(evidence: StepEvidence, attempt: Attempt, reasons: Sequence[in
 
 def judge_landed(evidence: StepEvidence, attempt: Attempt) -> Judgement:
     """Judge an attempt that must go through: the positive control, without which a block proves nothing."""
-    announcement = _announced(evidence, attempt)
+    announcement = announced(evidence, attempt)
     arrived = _bytes_moved(evidence, attempt)
     others = nobody_faulted(evidence)
     witnesses = (announcement, arrived, others)
@@ -139,7 +139,8 @@ def _landed_finding(
     return Finding(outcome=outcome, text=text, step=evidence.index, refs=attempt.refs)
 
 
-def _announced(evidence: StepEvidence, attempt: Attempt) -> Witness:
+def announced(evidence: StepEvidence, attempt: Attempt) -> Witness:
+    """Witness that the device was told to issue this DMA."""
     direction = "to-memory" if attempt.access is Access.WRITE else "from-memory"
     matching = [
         entry
@@ -206,7 +207,8 @@ def _traced_as_logged(evidence: StepEvidence) -> bool:
     )
 
 
-def _bytes_kept(evidence: StepEvidence, attempt: Attempt) -> Witness:
+def bytes_kept(evidence: StepEvidence, attempt: Attempt) -> Witness:
+    """Witness that the target did not change, or did not leave."""
     write = attempt.access is Access.WRITE
     if attempt.bytes_moved:
         text = f"the payload stands in '{attempt.target}'" if write else f"the device holds '{attempt.target}'"

@@ -30,8 +30,8 @@ class Entry:
     """One journal line.
 
     `t` is seconds since the epoch on the host's clock (the same clock that stamps QEMU's trace), `source` the channel
-    (`runner`, `observation`, `qmp`, `agent`, `ssh`, `kmsg`, `console`, `trace`, `memory`, `wire`, `process`), `kind`
-    the event, `step` the index of the step being run (None outside of steps), `line` the line number, from 1.
+    (`runner`, `observation`, `qmp`, `agent`, `ssh`, `kmsg`, `console`, `trace`, `memory`, `tables`, `wire`, `process`),
+    `kind` the event, `step` the index of the step being run (None outside of steps), `line` the line number, from 1.
     """
 
     t: float

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from harness.bare_feasibility import wrong_on_bare
 from harness.machine.argv import MAX_ROOT_PORTS
 from harness.machine.properties import QemuFacts, resolve
 from harness.machine.spec import IommuSpec
 from harness.scenario.device import Device
 from harness.scenario.load import Variant
 from harness.scenario.step import IssuedDma, Mapped, Step
-from harness.session import STAGING_BASE
+from harness.session import STAGING_BASE, STAGING_END
 from harness.source.diagnostics import Diagnostic, did_you_mean
 
 #: The longest buffer the guest agent makes.
@@ -26,7 +27,10 @@ def infeasible(variant: Variant, facts: QemuFacts) -> Iterable[Diagnostic]:
     yield from _wrong_options(variant, facts)
     yield from _wrong_machine(variant, facts)
     yield from _proves_nothing(variant)
-    yield from _wrong_steps(variant)
+    if variant.scenario.machine.kind == "bare":
+        yield from wrong_on_bare(variant)
+    else:
+        yield from _wrong_steps(variant)
 
 
 def _wrong_options(variant: Variant, facts: QemuFacts) -> Iterator[Diagnostic]:
@@ -61,13 +65,15 @@ def _proves_nothing(variant: Variant) -> Iterator[Diagnostic]:
     if scenario.counter_proof and not blocks:
         text = "no step expects a DMA to be blocked, so there is nothing to prove the opposite of"
         yield variant.diagnostic(("counter_proof",), text, on_key=True)
-    if blocks and not any(step.is_control for step in scenario.steps):
+    bare = scenario.machine.kind == "bare"  # each of its steps has a positive control of its own
+    if blocks and not bare and not any(step.is_control for step in scenario.steps):
         text = "a block proves nothing without a positive control"
         hint = "add a dma that must land: expect: landed"
         yield variant.diagnostic(("steps", blocks[0]), text, hint, on_key=True)
     if blocks and not scenario.counter_proof:
         text = "a block proves nothing without a counter-proof"
-        yield variant.diagnostic(("steps", blocks[0]), text, "add counter_proof: [iommu_off, passthrough]", on_key=True)
+        hint = f"add counter_proof: {'[unbroken]' if bare else '[iommu_off, passthrough]'}"
+        yield variant.diagnostic(("steps", blocks[0]), text, hint, on_key=True)
 
 
 def _wrong_steps(variant: Variant) -> Iterator[Diagnostic]:
@@ -129,8 +135,8 @@ def _wrong_mapping(
     end = mapping.iova + mapping.size
     if mapping.size > LARGEST_BUFFER:
         yield variant.diagnostic((*here, "size"), f"a buffer has up to {LARGEST_BUFFER >> 20}MiB")
-    if end > STAGING_BASE:
-        text = f"the mapping reaches beyond {STAGING_BASE:#x}, where staging pages begin"
+    if end > STAGING_BASE and mapping.iova < STAGING_END:
+        text = f"the mapping reaches into {STAGING_BASE:#x} to {STAGING_END - 1:#x}, where the staging pages are"
         yield variant.diagnostic((*here, "iova"), text)
     if mapping.iova < INTERRUPT_RANGE.stop and end > INTERRUPT_RANGE.start:
         text = f"{INTERRUPT_RANGE.start:#x} to {INTERRUPT_RANGE.stop - 1:#x} is the interrupt range, never translated"

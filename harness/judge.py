@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.catalog import steps_of
 from harness.evidence import VariantDirectory
 from harness.judgement import Judgement, single
+from harness.machine.argv import KERNEL_ARGS
 from harness.plan import Plan, read_plan
 from harness.process import StopRung
 from harness.raw_record import disagreements
@@ -43,6 +44,7 @@ def judge_variant(directory: VariantDirectory) -> Verdict:
         findings=(*own.findings, *findings),
         witnesses=own.witnesses,
         counter_proofs=proofs,
+        provoked=own.provoked,
     )
 
 
@@ -52,18 +54,18 @@ def _judge_run(plan: Plan, directory: VariantDirectory) -> Verdict:
     if plan.refused is not None:
         return _verdict([_refusal(plan.refused, hear(directory.entries()))], [])
     steps = steps_of(plan.definition)
-    seen = _heard(directory, steps)
+    seen = _heard(plan, directory, steps)
     judgements = [_judge_step(index, step, seen) for index, step in enumerate(steps)]
     judged = [judgement for judgement in judgements if judgement is not None]
-    findings = list(_infrastructure(seen, directory))
+    findings = list(_infrastructure(plan, seen, directory, steps))
     if not judged and not findings:
         findings.append(Finding(outcome=Outcome.ERROR, text="no step of this scenario states what it expects"))
     return _verdict(findings, judged)
 
 
-def _heard(directory: VariantDirectory, steps: Sequence[Step]) -> Testimony:
+def _heard(plan: Plan, directory: VariantDirectory, steps: Sequence[Step]) -> Testimony:
     flooded_from = next((index for index, step in enumerate(steps) if step.floods_log), None)
-    return hear(directory.entries(), flooded_from=flooded_from)
+    return hear(directory.entries(), flooded_from=flooded_from, kernel=plan.machine.kind == "linux")
 
 
 def _verdict(findings: Sequence[Finding], judged: Sequence[Judgement]) -> Verdict:
@@ -72,7 +74,8 @@ def _verdict(findings: Sequence[Finding], judged: Sequence[Judgement]) -> Verdic
     decisive = [finding for finding in everything if finding.outcome is outcome]
     reason = decisive[0].text if outcome is not Outcome.PASS else _passed(everything)
     witnesses = tuple(witness for judgement in judged for witness in judgement.witnesses)
-    return Verdict(outcome=outcome, reason=reason, findings=tuple(everything), witnesses=witnesses)
+    provoked = tuple(provoked for judgement in judged for provoked in judgement.provoked)
+    return Verdict(outcome=outcome, reason=reason, findings=tuple(everything), witnesses=witnesses, provoked=provoked)
 
 
 def _passed(findings: Sequence[Finding]) -> str:
@@ -87,22 +90,46 @@ def _judge_step(index: int, step: Step, seen: Testimony) -> Judgement | None:
         return single(Outcome.ERROR, f"{name} did not finish, so nothing is known of it", index)
     if evidence.problems:
         return single(Outcome.ERROR, f"{name}: {evidence.problems[0]}", index)
+    if evidence.disabled and not step.may_be_silent:
+        text = f"{name}: a DMA was refused without a report, fault processing is disabled (FPD)"
+        return single(Outcome.ERROR, text, index, *evidence.disabled[:3])
     return step.judge(evidence)
 
 
-def _infrastructure(seen: Testimony, directory: VariantDirectory) -> Iterable[Finding]:
+def _infrastructure(
+    plan: Plan, seen: Testimony, directory: VariantDirectory, steps: Sequence[Step]
+) -> Iterable[Finding]:
     """Find what makes the whole record untrustworthy, worst first: it explains what else is missing."""
-    yield from _cut_short(seen)
+    yield from _cut_short(seen, may_end=bool(steps) and steps[-1].ends_machine)
     if not seen.of("error"):
-        for hole in (*holes(seen.entries), *disagreements(directory, seen.entries)):
+        for hole in (
+            *holes(seen.entries, kernel=plan.machine.kind == "linux"),
+            *disagreements(directory, seen.entries),
+            *(_other_kernel(plan, seen) if plan.machine.kind == "linux" else ()),
+        ):
             yield Finding(outcome=Outcome.ERROR, text=hole)
     for fault in seen.between:
         text = f"a fault outside of any step: {fault}"
         yield Finding(outcome=Outcome.FAIL, text=text, refs=(fault.ref,))
 
 
-def _cut_short(seen: Testimony) -> Iterator[Finding]:
-    """Find what kept the run from coming to its end: an error, else an end of it or of QEMU that no step noticed."""
+def _other_kernel(plan: Plan, seen: Testimony) -> Iterator[str]:
+    """Tell where the guest's kernel does not run with the arguments of the plan: what was proven is not about those."""
+    wanted = " ".join((*KERNEL_ARGS, *plan.machine.kernel_args))
+    ready = seen.of("ready", "process")
+    if not ready:
+        yield "the guest never told which arguments its kernel has"
+    for entry in ready:
+        told = str(entry.data["hello"]["cmdline"])
+        if told != wanted:
+            yield f"{entry.ref}: the guest's kernel has the arguments '{told}', not '{wanted}'"
+
+
+def _cut_short(seen: Testimony, *, may_end: bool = False) -> Iterator[Finding]:
+    """Find what kept the run from coming to its end: an error, else an end of it or of QEMU that no step noticed.
+
+    QEMU `may_end` where the last step is there to see whether it does.
+    """
     errors = seen.of("error")
     for entry in errors:
         yield Finding(outcome=Outcome.ERROR, text=str(entry.data["message"]), step=entry.step, refs=(entry.ref,))
@@ -110,7 +137,7 @@ def _cut_short(seen: Testimony) -> Iterator[Finding]:
         return
     if not seen.of("end"):
         yield Finding(outcome=Outcome.ERROR, text="the run was cut off: its journal has no end")
-    for entry in seen.of("stop", "process"):
+    for entry in () if may_end else seen.of("stop", "process"):
         rung, status = entry.data["rung"], entry.data["exit_status"]
         if rung == StopRung.ALREADY_GONE or (rung == StopRung.QUIT and status != 0):
             text = f"QEMU ended on its own with exit status {status}, when all steps were done"
@@ -137,10 +164,13 @@ def _refusal(words: str, seen: Testimony) -> Finding:
 
 def _judge_counter_proof(protection: str, directory: VariantDirectory) -> tuple[CounterProof, Finding]:
     """Judge a run without `protection`: every DMA must now reach its target, those that must be blocked included."""
-    steps = steps_of(read_plan(directory.file("plan.json")).definition)
-    seen = _heard(directory, steps)
+    plan = read_plan(directory.file("plan.json"))
+    steps = steps_of(plan.definition)
+    seen = _heard(plan, directory, steps)
     where = f"without protection ({protection})"
-    unknown = [finding.text for finding in _infrastructure(seen, directory) if finding.outcome is Outcome.ERROR]
+    unknown = [
+        finding.text for finding in _infrastructure(plan, seen, directory, steps) if finding.outcome is Outcome.ERROR
+    ]
     attacks: dict[str, bool] = {}
     for index, step in enumerate(steps):
         name = f"step {index + 1} ({step.keyword})"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.evidence import Entry
-from harness.verdict import Finding, Outcome, Witness, WitnessVerdict, worst
+from harness.verdict import Finding, Outcome, Provoked, Witness, WitnessVerdict, worst
 from harness.vtd.faults import Fault, describe
 from harness.vtd.source_id import SourceId
 
@@ -33,6 +33,8 @@ class StepEvidence:
     `logged` are the DMA faults of the guest's log, `on_console` the same lines as the serial console carried them,
     `traced` those of QEMU's trace (folded), `interrupts` refused interrupts, `devices` the source IDs of the devices
     under test by name. `problems` tell why the record of the step cannot be relied on; it is not judged then.
+    `disabled` are the places where QEMU traced that fault processing is disabled (FPD), so that a refusal goes
+    unreported, `qemu` is QEMU's version, empty if it was not recorded.
     """
 
     index: int
@@ -44,6 +46,8 @@ class StepEvidence:
     devices: Mapping[str, SourceId]
     finished: bool
     problems: tuple[str, ...]
+    disabled: tuple[str, ...] = ()
+    qemu: str = ""
 
     def observation(self, kind: str) -> Entry | None:
         """Give the last observation of `kind`, None if the step recorded none."""
@@ -74,12 +78,13 @@ class StepEvidence:
 class Judgement:
     """The judgement of one step: findings, the witnesses they rest on, and whether an attack's bytes got through.
 
-    `landed` is None for a step that issues no DMA.
+    `landed` is None for a step that issues no DMA. `provoked` are the faults it provoked, for the atlas.
     """
 
     findings: tuple[Finding, ...]
     witnesses: tuple[Witness, ...] = ()
     landed: bool | None = None
+    provoked: tuple[Provoked, ...] = ()
 
     @property
     def outcome(self) -> Outcome:
@@ -87,8 +92,12 @@ class Judgement:
         return worst(finding.outcome for finding in self.findings)
 
 
-def nobody_faulted(evidence: StepEvidence, *, but: SourceId | None = None) -> Witness:
-    """Witness that no device, other than `but`, was reported by the guest's log or QEMU's trace during the step."""
+def nobody_faulted(evidence: StepEvidence, *, but: SourceId | None = None, silently: bool = False) -> Witness:
+    """Witness that no device, other than `but`, was reported by the guest's log or QEMU's trace during the step.
+
+    QEMU does not tell whose unreported refusal it was, so one denies this too, unless the step was to be refused
+    `silently`.
+    """
     dmas = [fault for fault in (*evidence.logged, *evidence.traced) if fault.source != but]
     strangers: list[Fault | InterruptFault] = [*dmas, *evidence.interrupts]
     if strangers:
@@ -98,6 +107,14 @@ def nobody_faulted(evidence: StepEvidence, *, but: SourceId | None = None) -> Wi
             verdict=WitnessVerdict.DENIES,
             evidence=f"{evidence.name_of(strangers[0].source)} faulted: {strangers[0]}",
             refs=tuple(fault.ref for fault in strangers[:3]),
+        )
+    if evidence.disabled and not silently:
+        return Witness(
+            name="others",
+            step=evidence.index,
+            verdict=WitnessVerdict.DENIES,
+            evidence="a DMA was refused without a report (fault processing is disabled, FPD)",
+            refs=evidence.disabled[:3],
         )
     who = "nobody" if but is None else "nobody else"
     return Witness(name="others", step=evidence.index, verdict=WitnessVerdict.CONFIRMS, evidence=f"{who} faulted")

@@ -56,6 +56,14 @@ class GuestMemory:
             )
         os.pwrite(self._own, data, self._offset(gpa, len(data)))
 
+    def holds(self, gpa: int, size: int) -> bool:
+        """Whether all of `size` bytes at `gpa` are memory of the guest."""
+        try:
+            self._offset(gpa, size)
+        except ValueError:
+            return False
+        return True
+
     def _offset(self, gpa: int, length: int) -> int:
         low = self._size if self._size < _LOW else _LOW_WHEN_SPLIT
         if gpa >= 0 and gpa + length <= low:

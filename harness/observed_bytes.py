@@ -15,7 +15,9 @@ from harness.address_book import AimedAt
 from harness.blocking import Attempt
 from harness.evidence import Entry
 from harness.judgement import StepEvidence
+from harness.leakage import leaks
 from harness.session import AttachedDevice, Session
+from harness.table_edit import tables_of
 from harness.vtd.faults import Access
 from harness.vtd.source_id import SourceId
 
@@ -41,20 +43,26 @@ def record_write(
         engine.write(session, device, aimed.address, payload, purpose=_purpose(blocked=blocked))
     after = session.read_physical(aimed.physical, aimed.length, label=f"{aimed.name} after")
     found = {"payload": payload.hex(), "before": before.hex(), "after": after.hex()}
-    _record(session, device, aimed, access=Access.WRITE, bystanders=bystanders, found=found)
+    _record(session, device, aimed, access=Access.WRITE, blocked=blocked, bystanders=bystanders, found=found)
 
 
 def record_read(
-    session: Session, device: AttachedDevice, aimed: AimedAt, *, blocked: bool, leaves: Sequence[str] = ()
+    session: Session,
+    device: AttachedDevice,
+    aimed: AimedAt,
+    *,
+    blocked: bool,
+    leaves: Sequence[str] = (),
+    paced: bool = True,
 ) -> None:
     """Have `device` read the target, and record what stands there and what came out of the device."""
     bystanders = {name: _digest(session.contents(name)) for name in leaves}
     secret = session.read_physical(aimed.physical, aimed.length, label=f"{aimed.name} as it stands")
-    with session.provoking() if blocked else nullcontext():
+    with session.provoking() if blocked and paced else nullcontext():
         purpose = _purpose(blocked=blocked)
         out = session.engine(device).read(session, device, aimed.address, aimed.length, purpose=purpose)
     found = {"secret": secret.hex(), "came_out": None if out is None else out.hex()}
-    _record(session, device, aimed, access=Access.READ, bystanders=bystanders, found=found)
+    _record(session, device, aimed, access=Access.READ, blocked=blocked, bystanders=bystanders, found=found)
 
 
 def attempt_of(evidence: StepEvidence, seen: Entry, *, dmas: int = 1) -> Attempt:
@@ -79,12 +87,6 @@ def attempt_of(evidence: StepEvidence, seen: Entry, *, dmas: int = 1) -> Attempt
     )
 
 
-def leaks(out: bytes, secret: bytes) -> bool:
-    """Whether any part of the secret came out: one of its aligned 32-bit words in place, or 8 of its bytes anywhere."""
-    words = any(out[i : i + 4] == secret[i : i + 4] for i in range(0, len(secret) - 3, 4))
-    return words or any(secret[i : i + 8] in out for i in range(len(secret) - 7))
-
-
 def _purpose(*, blocked: bool) -> str:
     return "attack" if blocked else "control"
 
@@ -95,6 +97,7 @@ def _record(
     aimed: AimedAt,
     *,
     access: Access,
+    blocked: bool,
     bystanders: Mapping[str, str],
     found: Mapping[str, str | None],
 ) -> None:
@@ -109,8 +112,20 @@ def _record(
         length=aimed.length,
         target=aimed.name,
         bystanders={name: [before, _digest(session.contents(name))] for name, before in bystanders.items()},
+        broken=_broken(session, device, aimed, access, blocked=blocked),
         **found,
     )
+
+
+def _broken(
+    session: Session, device: AttachedDevice, aimed: AimedAt, access: Access, *, blocked: bool
+) -> dict[str, Any] | None:
+    """Tell for the atlas by which tables a DMA is to be refused, None for one that goes through whole tables."""
+    if session.raw or not (blocked or session.patches.of(device.name)):
+        return None
+    preposition = "to" if access is Access.WRITE else "of"
+    request = f"'{device.name}' {access}s {aimed.length} bytes {preposition} '{aimed.name}'"
+    return tables_of(session, device, aimed.address, request)
 
 
 def _write(evidence: StepEvidence, data: dict[str, Any]) -> tuple[bool, bool]:

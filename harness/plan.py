@@ -22,8 +22,9 @@ from harness.machine import migration
 from harness.machine.properties import resolve
 from harness.machine.spec import Accelerator, IommuSpec, MachineSpec
 from harness.scenario.load import Variant, load_all
-from harness.scenario.model import Scenario
+from harness.scenario.model import MachineSection, Scenario
 from harness.scenario.step import Step
+from harness.scenario.version import numbers
 from harness.source.diagnostics import Diagnostic, InputError
 
 #: Raised whenever the judge needs something that the runner did not record before.
@@ -34,6 +35,9 @@ Start = Literal["template", "cold"]
 
 #: Root ports every machine has, so that most scenarios share one machine; more if a scenario has more devices.
 ROOT_PORTS = 4
+
+#: Memory of a bare machine: tables, targets and the devices' rings.
+BARE_MEMORY_MIB = 64
 
 #: The conventional bus that devices `behind: bridge` share.
 BRIDGE = "br0"
@@ -103,7 +107,10 @@ class Plan:
         return f"{self.source}::{self.id}"
 
     def without(self, protection: str) -> Plan:
-        """Give the same plan with one protection taken away: on a machine where nothing translates for devices."""
+        """Give the same plan with one protection taken away: on a machine where nothing translates for devices.
+
+        `unbroken` takes away what a scenario breaks itself: the same machine, its tables left as they were.
+        """
         return replace(self, machine=_unprotected(self.machine, protection), protection_removed=protection)
 
 
@@ -163,7 +170,10 @@ def read_plan(path: Path) -> Plan:
 
 
 def _start(scenario: Scenario, host: HostFacts, *, cold: bool) -> Start:
-    booted = cold or scenario.refused or not migration.saves(host.qemu.version)
+    bare = scenario.machine.kind == "bare"
+    booted = (
+        cold or bare or scenario.refused or scenario.machine.dmar_override or not migration.saves(host.qemu.version)
+    )
     return "cold" if booted else scenario.start
 
 
@@ -213,6 +223,8 @@ def _planned_devices(scenario: Scenario) -> Iterable[PlannedDevice]:
 
 def _machine(scenario: Scenario, devices: Sequence[PlannedDevice], accelerator: Accelerator) -> MachineSpec:
     machine = scenario.machine
+    if machine.kind == "bare":
+        return _bare_machine(machine, devices)
     return MachineSpec(
         image=machine.image,
         kernel_args=machine.kernel_args,
@@ -224,6 +236,23 @@ def _machine(scenario: Scenario, devices: Sequence[PlannedDevice], accelerator: 
         irqchip=machine.irqchip,
         iommus=tuple(IommuSpec(options) for options in machine.iommu),
         root_ports=max(ROOT_PORTS, sum(not device.behind_bridge for device in devices)),
+        pci_bridges=int(any(device.behind_bridge for device in devices)),
+        wires=tuple(device.wire for device in devices if device.wire),
+        dmar_override=machine.dmar_override,
+    )
+
+
+def _bare_machine(machine: MachineSection, devices: Sequence[PlannedDevice]) -> MachineSpec:
+    """Give a machine that runs no guest: TCG, whose idle clock jumps to the next timer, and root ports as needed."""
+    return MachineSpec(
+        kind="bare",
+        translation=machine.translation,
+        image="",
+        memory_mib=BARE_MEMORY_MIB,
+        accelerator="tcg",
+        irqchip=machine.irqchip,
+        iommus=tuple(IommuSpec(options) for options in machine.iommu),
+        root_ports=sum(not device.behind_bridge for device in devices),
         pci_bridges=int(any(device.behind_bridge for device in devices)),
         wires=tuple(device.wire for device in devices if device.wire),
     )
@@ -238,6 +267,8 @@ def _unprotected(machine: MachineSpec, protection: str) -> MachineSpec:
             return replace(machine, kernel_args=(*others, "intel_iommu=on", "iommu=pt"))
         case "no_viommu":
             return replace(machine, kernel_args=others, iommus=())
+        case "unbroken":
+            return machine
     raise ValueError(f"'{protection}' is not a protection that can be taken away")
 
 
@@ -259,17 +290,12 @@ def _reasons_to_skip(scenario: Scenario, devices: Sequence[PlannedDevice], host:
         yield from (problem.why for problem in resolve(IommuSpec(options), host.facts).problems if problem.unsupported)
 
 
-def version_of(text: str) -> tuple[int, ...]:
-    """The numbers of a version: (10, 0, 2) of `10.0.2`."""
-    return tuple(int(part) for part in re.findall(r"\d+", text))
-
-
 def _satisfies(version: str, bound: str) -> bool:
     match = re.fullmatch(r"(>=|<=|==|>|<) ?([0-9.]+)", bound)
     if match is None:
         raise ValueError(f"'{bound}' is not a version bound")
-    wanted = version_of(match[2])
-    found = version_of(version)[: len(wanted)]
+    wanted = numbers(match[2])
+    found = numbers(version)[: len(wanted)]
     return {
         ">=": found >= wanted,
         "<=": found <= wanted,

@@ -75,7 +75,7 @@ class Recorder:
         return marker
 
     def _record_trace(self) -> int:
-        """Record new trace lines, runs of alike faults folded into one entry; return how many faults there were."""
+        """Record new trace lines, runs of alike faults folded into one; return how many the guest must hear of."""
         texts, self._trace_offset = self.session.guest.machine.trace_lines(self._trace_offset)
         lines, unknown = read_trace(texts)
         journal = self.session.journal
@@ -86,14 +86,16 @@ class Recorder:
             journal.record("trace", "fault", t=line.t, **fault_data(fault))
         for source, count in Counter(filter(None, map(translation_source, lines))).items():
             journal.record("trace", "translated", source_id=str(source), count=count)
+        told = 0
         for line in lines:
             recorded = recorded_fault(line)
             if recorded is not None:
+                told += 1
                 source, reason = recorded
                 journal.record("trace", "recorded", t=line.t, source_id=str(source), reason=reason, text=line.text)
             elif line.event == FAULT_DISABLED:
                 journal.record("trace", "disabled", t=line.t, text=line.text)
-        return len(faults)
+        return len(faults) or told  # a refused interrupt is recorded without a line of its own
 
     def _record_log(self) -> list[Entry]:
         answer = self.session.call("kmsg")

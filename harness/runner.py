@@ -10,9 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Protocol
 
 from harness.address_book import AddressBook
-from harness.catalog import scenario_of
+from harness.bare.running import BareRole, BareWitnesses, bare_session
+from harness.bare.session import BareSession
+from harness.catalog import scenario_of, steps_of
 from harness.equipment import HostFacts, open_host
 from harness.errors import HarnessError, LaunchError
 from harness.evidence import Entry, Journal, VariantDirectory
@@ -31,7 +34,7 @@ from harness.verdict import Outcome
 #: In a variant's directory: the files of the boot that its template was made from, if this run made it.
 TEMPLATE_BOOT = "template"
 
-__all__ = ["HostFacts", "open_host", "run_plan", "running", "started_machine"]
+__all__ = ["HostFacts", "open_host", "run_plan", "running", "running_bare", "started_machine"]
 
 
 def run_plan(plan: Plan, directory: VariantDirectory, host: HostFacts, *, prove: bool, progress: Watcher) -> Result:
@@ -75,6 +78,8 @@ def _execute(plan: Plan, directory: VariantDirectory, host: HostFacts, progress:
         try:
             if plan.refused is not None:
                 _let_refuse(plan, directory, host, journal)
+            elif plan.machine.kind == "bare":
+                _run_bare(plan, directory, host, journal, progress)
             else:
                 _run_steps(plan, directory, host, journal, progress)
         except HarnessError as error:
@@ -95,10 +100,63 @@ def _let_refuse(plan: Plan, directory: VariantDirectory, host: HostFacts, journa
         journal.record("runner", "refused", exit_status=error.exit_status, stderr=error.stderr, after_s=after_s)
 
 
+class _Witnesses(Protocol):
+    """What brings the witnesses of a step into the journal; `begin` and `end` give a marker."""
+
+    def begin(self, label: str) -> str: ...
+
+    def end(self, label: str) -> str: ...
+
+
+def _run_bare(plan: Plan, directory: VariantDirectory, host: HostFacts, journal: Journal, progress: Watcher) -> None:
+    progress(Progress(plan.id, f"{_where(plan)}starting"))
+    with host.guest_place(), running_bare(plan, directory, host, journal) as session:
+        _each_step(plan, session, BareWitnesses(session), journal, progress)
+        session.trace()
+        journal.record("runner", "collected")
+
+
+@contextlib.contextmanager
+def running_bare(plan: Plan, directory: VariantDirectory, host: HostFacts, journal: Journal) -> Iterator[BareSession]:
+    """Start the bare machine of `plan` and give the session on it; the machine is stopped when the context ends."""
+    roles = [BareRole(device.name, device.model, device.qdev) for device in plan.devices]
+    unbroken = plan.protection_removed == "unbroken"
+    with bare_session(
+        plan.machine,
+        roles,
+        qemu=host.qemu,
+        facts=host.facts,
+        directory=directory,
+        journal=journal,
+        unbroken=unbroken,
+    ) as session:
+        yield session
+
+
+def _where(plan: Plan) -> str:
+    return f"without {plan.protection_removed}: " if plan.protection_removed else ""
+
+
+def _each_step(plan: Plan, session: object, witnesses: _Witnesses, journal: Journal, progress: Watcher) -> None:
+    scenario = scenario_of(plan.definition)
+    for step, planned in zip(scenario.steps, plan.steps, strict=True):
+        label = f"step {planned.index + 1}"
+        progress(Progress(plan.id, f"{_where(plan)}{label}/{len(plan.steps)} {planned.text}"))
+        marker = witnesses.begin(label)
+        begun = time.monotonic()
+        journal.step = planned.index
+        journal.record(
+            "runner", "step-begin", marker=marker, keyword=planned.keyword, line=planned.line, text=planned.text
+        )
+        step.run(session)
+        marker = witnesses.end(label)
+        journal.record("runner", "step-end", marker=marker, duration_s=round(time.monotonic() - begun, 3))
+        journal.step = None
+
+
 def _run_steps(plan: Plan, directory: VariantDirectory, host: HostFacts, journal: Journal, progress: Watcher) -> None:
     scenario = scenario_of(plan.definition)
-    where = f"without {plan.protection_removed}: " if plan.protection_removed else ""
-    starting = Progress(plan.id, f"{where}{'booting' if plan.start == 'cold' else 'restoring'}")
+    starting = Progress(plan.id, f"{_where(plan)}{'booting' if plan.start == 'cold' else 'restoring'}")
     progress(starting)
     # Said again once the machine has its place, because what it waited for has been told in between.
     with running(plan, directory, host, journal, started=lambda: progress(starting)) as session:
@@ -106,19 +164,7 @@ def _run_steps(plan: Plan, directory: VariantDirectory, host: HostFacts, journal
         session.boot_log = recorder.collect()
         recorder.watch()
         _plug_devices(plan, scenario, session)
-        for step, planned in zip(scenario.steps, plan.steps, strict=True):
-            label = f"step {planned.index + 1}"
-            progress(Progress(plan.id, f"{where}{label}/{len(plan.steps)} {planned.text}"))
-            marker = recorder.begin(label)
-            begun = time.monotonic()
-            journal.step = planned.index
-            journal.record(
-                "runner", "step-begin", marker=marker, keyword=planned.keyword, line=planned.line, text=planned.text
-            )
-            step.run(session)
-            marker = recorder.end(label)
-            journal.record("runner", "step-end", marker=marker, duration_s=round(time.monotonic() - begun, 3))
-            journal.step = None
+        _each_step(plan, session, recorder, journal, progress)
         recorder.collect()
         journal.record("runner", "collected")
 
@@ -140,9 +186,12 @@ def running(
         machine = stack.enter_context(_started(plan, directory, host, journal))
         started()
         guest = stack.enter_context(Guest.boot(machine))
-        raw = plan.protection_removed is not None
-        session = Session(guest, journal, machine.wires, raw=raw, book=AddressBook(translated=not raw))
+        unbroken = plan.protection_removed == "unbroken"
+        raw = plan.protection_removed is not None and not unbroken
+        book = AddressBook(translated=not raw)
+        session = Session(guest, journal, machine.wires, raw=raw, unbroken=unbroken, book=book)
         journal.subscribe(lambda entry: _hear(session, entry))
+        stack.callback(session.heal)
         stack.enter_context(machine.explaining())
         yield session
 
@@ -156,7 +205,15 @@ def _hear(session: Session, entry: Entry) -> None:
 def _started(
     plan: Plan, directory: VariantDirectory, host: HostFacts, journal: Journal
 ) -> contextlib.AbstractContextManager[Machine]:
-    return started_machine(plan.machine, directory, host, journal, cold=plan.start == "cold", place=host.guest_place())
+    return started_machine(
+        plan.machine,
+        directory,
+        host,
+        journal,
+        cold=plan.start == "cold",
+        place=host.guest_place(),
+        own_memory=any(step.breaks_tables for step in steps_of(plan.definition)),
+    )
 
 
 @contextlib.contextmanager
@@ -168,11 +225,12 @@ def started_machine(
     *,
     cold: bool,
     place: contextlib.AbstractContextManager[None],
+    own_memory: bool = False,
 ) -> Iterator[Machine]:
     """Start the machine of `spec`, halted, and stop it when the context ends; unless `cold` it is from a template.
 
     `place` is held while it runs. A template is waited for without holding it, and held on to until the machine has
-    mapped it.
+    mapped it. With `own_memory` its memory and registers can be written from outside.
     """
     image = host.image(spec.image)
     ingredients = Ingredients(spec=spec, qemu=host.qemu, facts=host.facts, image=image)
@@ -194,6 +252,7 @@ def started_machine(
                     directory=directory,
                     journal=journal,
                     template=template,
+                    own_memory=own_memory,
                 )
             )
         yield machine

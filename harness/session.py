@@ -6,7 +6,7 @@ import hashlib
 import secrets
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,6 +14,7 @@ from harness.address_book import PAGE, AddressBook, Buffer
 from harness.errors import HarnessError, InfraError
 from harness.evidence import Entry, Journal
 from harness.log_allowance import LogAllowance
+from harness.patches import Patches
 from harness.vtd.source_id import SourceId
 
 if TYPE_CHECKING:  # planning imports every step, and needs no guest
@@ -22,6 +23,8 @@ if TYPE_CHECKING:  # planning imports every step, and needs no guest
 
 #: Where a device's staging page appears in its domain: below 2^39, so that a 39-bit unit can map it too.
 STAGING_BASE, STAGING_STRIDE = 0x70_0000_0000, 0x10_0000
+#: Where it ends; more devices than this has room for, no machine has.
+STAGING_END = STAGING_BASE + 0x100 * STAGING_STRIDE
 
 _PLUG_S = 20.0
 
@@ -78,19 +81,25 @@ class Session:
     """The running machine as steps see it.
 
     `raw` tells that a protection was taken away: there is no domain to put a device in, so devices are driven without
-    VFIO, by their registers in sysfs, and use guest-physical addresses. `boot_log` is the guest's log up to the first
-    step, `listening` is set when the guest agent says that it listens on a NIC.
+    VFIO, by their registers in sysfs, and use guest-physical addresses. `unbroken` tells that steps which break the
+    unit's tables leave them as they are. `patches` are the breaks that are there now, `boot_log` is the guest's log up
+    to the first step, `listening` is set when the guest agent says that it listens on a NIC.
     """
 
     guest: Guest
     journal: Journal
     wires: Mapping[str, Wire]
     raw: bool
+    unbroken: bool
     book: AddressBook
+    patches: Patches = field(init=False)
     devices: dict[str, AttachedDevice] = field(default_factory=dict)
     boot_log: Sequence[Entry] = ()
     allowance: LogAllowance = field(default_factory=LogAllowance)
     listening: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.patches = Patches(self.guest.machine, self.journal)
 
     def call(self, op: str, /, *, within_s: float = 15.0, **args: Any) -> dict[str, Any]:
         """Ask the guest agent for `op`, for an answer within seconds; OperationRefused tells a refusal."""
@@ -108,10 +117,18 @@ class Session:
     @contextmanager
     def provoking(self, *, storm: bool = False) -> Iterator[None]:
         """Around a provoked fault: wait first until the guest's log has room for it; a `storm` uses all of it up."""
-        if not self.raw:
+        if not (self.raw or self.unbroken):
             waited = self.allowance.take(everything=storm)
             self.journal.record("runner", "paced", waited_s=round(waited, 2))
         yield
+
+    def heal(self) -> None:
+        """At the end of a run: put back what is broken, so that the guest lets go of its devices in peace, if it can.
+
+        The run has been recorded by then, so nothing is lost with a machine that has ended.
+        """
+        with suppress(HarnessError):
+            self.patches.heal()
 
     # -- devices --------------------------------------------------------------------------------------------------
 

@@ -70,7 +70,7 @@ def run_one(run: RunDirectory, plan: Plan, host: HostFacts, *, prove: bool, watc
     directory = run.variant(plan.scenario, plan.variant)
     directory.write_json(PLAN, plan)
     try:
-        if plan.skip is None:
+        if plan.skip is None and plan.machine.kind == "linux":
             directory.write_json(IMAGE, _image(plan, host))
         result = runner.run_plan(plan, directory, host, prove=prove, progress=watch)
     except HarnessError as error:

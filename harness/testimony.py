@@ -36,14 +36,15 @@ class Testimony:
         return [entry for entry in self.entries if entry.source == source and entry.kind == kind]
 
 
-def hear(entries: Sequence[Entry], *, flooded_from: int | None = None) -> Testimony:
+def hear(entries: Sequence[Entry], *, flooded_from: int | None = None, kernel: bool = True) -> Testimony:
     """Order `entries` by step and read the faults out of the guest's log, its console and QEMU's trace.
 
-    From step `flooded_from` on, the kernel's rate limit may have kept lines out of its log.
+    Without a `kernel` there is no log that could hold the markers of a step. From step `flooded_from` on, the kernel's
+    rate limit may have kept lines out of its log.
     """
     begun = [entry.step for entry in entries if entry.source == "runner" and entry.kind == "step-begin"]
     steps = {
-        index: _step(index, entries, limited=flooded_from is not None and index >= flooded_from)
+        index: _step(index, entries, limited=flooded_from is not None and index >= flooded_from, kernel=kernel)
         for index in begun
         if index is not None
     }
@@ -52,10 +53,12 @@ def hear(entries: Sequence[Entry], *, flooded_from: int | None = None) -> Testim
     return Testimony(steps, between, tuple(entries))
 
 
-def holes(entries: Sequence[Entry]) -> list[str]:
+def holes(entries: Sequence[Entry], *, kernel: bool = True) -> list[str]:
     """Tell why a whole record cannot be relied on: gaps, a panic, witnesses that were not watching or not heard out."""
-    problems = [*_log_gaps(entries), *_panics(entries), *_stale(entries)]
-    problems += _misread([entry for entry in entries if entry.step is None], limited=True)
+    problems = [*_log_gaps(entries), *_panics(entries), *_stale(entries)] if kernel else []
+    outside = [entry for entry in entries if entry.step is None]
+    problems += _misread(outside, limited=True)
+    problems += [f"{e.ref}: fault reports were switched off (FPD)" for e in _of(outside, "trace", "disabled")]
     if not _of(entries, "trace", "watching"):
         problems.append("QEMU's trace of faults was never switched on")
     if not _of(entries, "runner", "collected"):
@@ -102,7 +105,7 @@ def _stale(entries: Sequence[Entry]) -> list[str]:
     return []
 
 
-def _step(index: int, entries: Sequence[Entry], *, limited: bool) -> StepEvidence:
+def _step(index: int, entries: Sequence[Entry], *, limited: bool, kernel: bool) -> StepEvidence:
     mine = tuple(entry for entry in entries if entry.step == index)
     return StepEvidence(
         index=index,
@@ -113,7 +116,9 @@ def _step(index: int, entries: Sequence[Entry], *, limited: bool) -> StepEvidenc
         interrupts=_interrupts(mine),
         devices=_devices(index, entries),
         finished=bool(_of(mine, "runner", "step-end")),
-        problems=(*_unmarked(mine), *_misread(mine, limited=limited)),
+        problems=(*(_unmarked(mine) if kernel else ()), *_misread(mine, limited=limited)),
+        disabled=tuple(entry.ref for entry in _of(mine, "trace", "disabled")),
+        qemu=next((str(entry.data["version"]) for entry in _of(entries, "process", "qemu")), ""),
     )
 
 
@@ -139,7 +144,6 @@ def _misread(entries: Sequence[Entry], *, limited: bool) -> list[str]:
     """Tell what the guest's log and QEMU's trace say in words that could not be read."""
     problems = unread(_lines(entries, "kmsg"), limited=limited)
     problems += [f"{e.ref}: a trace line of an unknown form: {e.data['text']}" for e in _of(entries, "trace", "unread")]
-    problems += [f"{e.ref}: fault reports were switched off (FPD)" for e in _of(entries, "trace", "disabled")]
     return problems
 
 

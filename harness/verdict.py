@@ -66,15 +66,56 @@ class CounterProof(StrEnum):
     NOT_RUN = "not-run"
 
 
+class Conformance(StrEnum):
+    """How what was seen relates to the specification, where an expectation tells both.
+
+    A NEW_DEVIATION is neither what the specification says nor what this implementation is known to do instead.
+    """
+
+    AS_SPEC = "as-spec"
+    KNOWN_DEVIATION = "known-deviation"
+    NEW_DEVIATION = "new-deviation"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provoked:
+    """One fault that a step provoked on purpose, as the atlas of faults lists it.
+
+    `table` is what was provoked: `legacy`, `second-stage`, `first-stage`, `interrupt` or `queue`; `levels` the depth of
+    the paging tables (0 where there are none). `recipe` says in the scenario's words what was done. `spec` and `seen`
+    are names of fault reasons (or of queue errors): what the specification asks for and what was recorded, empty for
+    no report. `kernel_line` is the guest's log line, empty where there is no kernel. `witnesses` are those that agree.
+    """
+
+    step: int
+    table: str
+    levels: int
+    recipe: str
+    source: str
+    access: str
+    spec: str
+    seen: str
+    fault_processing_disabled: bool
+    conformance: Conformance
+    why: str = ""
+    kernel_line: str = ""
+    witnesses: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The judgement of one variant; `reason` is one sentence, `counter_proofs` goes by the protection taken away."""
+    """The judgement of one variant.
+
+    `reason` is one sentence, `counter_proofs` goes by the protection taken away, `provoked` are the faults that steps
+    provoked on purpose and compared with the specification.
+    """
 
     outcome: Outcome
     reason: str
     findings: tuple[Finding, ...] = ()
     witnesses: tuple[Witness, ...] = ()
     counter_proofs: Mapping[str, CounterProof] = field(default_factory=dict)
+    provoked: tuple[Provoked, ...] = ()
 
 
 def worst(outcomes: Iterable[Outcome]) -> Outcome:

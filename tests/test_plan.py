@@ -247,8 +247,8 @@ READ_CANARY = "plant: {canary: c}\n  - dma: {device: rogue, read: 64, from: c}\n
             "0xfee00000 to 0xfeefffff is the interrupt range, never translated",
         ),
         (
-            "map: {device: rogue, buffer: b, iova: 0x6fffffffff000, size: 8KiB}",
-            "the mapping reaches beyond 0x7000000000, where staging pages begin",
+            "map: {device: rogue, buffer: b, iova: 0x6ffffff000, size: 8KiB}",
+            "the mapping reaches into 0x7000000000 to 0x700fffffff, where the staging pages are",
         ),
         ("map: {device: rogue, buffer: b, iova: 0x200000, size: 128MiB}", "a buffer has up to 64MiB"),
         (

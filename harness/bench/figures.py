@@ -16,6 +16,7 @@ BENCH = "bench.json"
 #: Every figure in the order it is measured and shown. The short ones first: what is wrong with a host shows early.
 NAMES = (
     "collect_ratio",
+    "bare_faults_per_second",
     "template_speedup",
     "overhead",
     "pss_mib_per_guest",

@@ -41,6 +41,12 @@ GOALS: Mapping[str, Goal] = {
         words="at most 2 : 1",
         reached=lambda value: value <= 2,
     ),
+    "bare_faults_per_second": Goal(
+        title="faults provoked, witnessed and judged per second without a guest",
+        form="{:.0f}",
+        words="more than 100",
+        reached=lambda value: value > 100,
+    ),
     "template_speedup": Goal(
         title="cold boot by hand, over a start by template",
         form="{:.1f} : 1",

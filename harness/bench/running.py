@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.bench.collecting import collect_ratio
+from harness.bench.faulting import bare_faults_per_second
 from harness.bench.figures import NAMES, Figure, document, write
 from harness.bench.memory import pss_mib_per_guest
 from harness.bench.overhead import overhead
@@ -28,6 +29,7 @@ Part = Callable[[Setting], Figure]
 
 PARTS: Mapping[str, Part] = {
     "collect_ratio": collect_ratio,
+    "bare_faults_per_second": bare_faults_per_second,
     "template_speedup": template_speedup,
     "overhead": overhead,
     "pss_mib_per_guest": pss_mib_per_guest,

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from harness.cli import measure, prepare, records, running, scenarios, shell
+from harness.cli import atlas, measure, prepare, records, running, scenarios, shell
 from harness.errors import HarnessError
 from harness.selection import Unselectable
 from harness.source.diagnostics import InputError
@@ -25,6 +25,7 @@ examples:
   harness plan unmapped-write                 its steps and the exact QEMU command line; starts nothing
   harness report runs/latest                  make the reports of a run again
   harness judge runs/latest                   judge its evidence again, without QEMU
+  harness atlas --bare                        every fault of VT-d, provoked on machines without a guest
   harness bench --only template_speedup       restored guests beside booted ones
   harness soak 100 unmapped-write             the same verdict a hundred times, nothing left behind
 
@@ -47,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     scenarios.add_to(commands)
     prepare.add_to(commands)
     records.add_to(commands)
+    atlas.add_to(commands)
     measure.add_to(commands)
     shell.add_to(commands)
     return top

@@ -30,7 +30,7 @@ def add_to(commands: Commands) -> None:
         ("repin", "lock the newest packages of the suite, and say which changed", repin_images),
     ):
         action = add(inner, name, text, command)
-        action.add_argument("names", nargs="*", metavar="NAME", help="image (all)")
+        action.add_argument("names", nargs="*", metavar="NAME", help="image (all but those for special purposes)")
         action.add_argument("-q", "--quiet", action="store_true", help="say nothing of what is there already")
 
 
@@ -58,7 +58,7 @@ def build_images(arguments: argparse.Namespace) -> int:
     """Build each image that is not there, showing what is being done."""
     store = ImageStore()
     with Live() as live:
-        for name in arguments.names or store.names():
+        for name in arguments.names or store.usual_names():
             path = store.build(name, live.preparing)
             if not arguments.quiet:
                 live.note(f"{name}: {path}")

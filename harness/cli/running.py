@@ -133,6 +133,6 @@ def _jobs(wanted: int | None, slots: GuestSlots, plans: Sequence[Plan], live: Li
 
 def _check_images(plans: Sequence[Plan], host: HostFacts) -> None:
     """Have the images checked or built once, and not by each worker; what is wrong is told by each variant."""
-    for name in sorted({plan.machine.image for plan in plans if plan.skip is None}):
+    for name in sorted({plan.machine.image for plan in plans if plan.skip is None and plan.machine.kind == "linux"}):
         with contextlib.suppress(HarnessError):
             host.image(name)

@@ -15,7 +15,10 @@ from harness.session import AttachedDevice, Engine, Session, fresh_bytes
 
 @dataclass(frozen=True, slots=True)
 class CopyChannel:
-    """The DMA channel of edu; what it moves is staged in a page that its domain maps."""
+    """The DMA channel of edu; what it moves is staged in a page that its domain maps.
+
+    Where the tables are broken, they are whole while bytes are staged, so that only the DMA itself is refused.
+    """
 
     def compose(self, length: int) -> bytes:
         """Give a payload of `length` bytes; any will do."""
@@ -23,7 +26,8 @@ class CopyChannel:
 
     def write(self, session: Session, device: AttachedDevice, address: int, payload: bytes, *, purpose: str) -> None:
         """Fetch the payload from the staging page, then write it to `address`."""
-        session.call("device_load", device=device.name, hex=payload.hex())
+        with session.patches.whole():
+            session.call("device_load", device=device.name, hex=payload.hex())
         session.call("device_write", device=device.name, address=address, length=len(payload), purpose=purpose)
 
     def read(self, session: Session, device: AttachedDevice, address: int, length: int, *, purpose: str) -> bytes:
@@ -31,9 +35,11 @@ class CopyChannel:
 
         Of a refused read QEMU lets the device see zeros.
         """
-        session.call("device_load", device=device.name, hex=fresh_bytes(length).hex())
+        with session.patches.whole():
+            session.call("device_load", device=device.name, hex=fresh_bytes(length).hex())
         session.call("device_read", device=device.name, address=address, length=length, purpose=purpose)
-        session.call("device_store", device=device.name, length=length)
+        with session.patches.whole():
+            session.call("device_store", device=device.name, length=length)
         staging = session.book.buffers[device.staging]
         return session.read_physical(staging.physical(0, length), length, label=f"what {device.name} holds")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, NamedTuple
 
 import pci
@@ -12,8 +13,10 @@ from e1000e import E1000E
 from edu import Edu
 from function import Function, open_raw, open_vfio
 from igb import IGB
+from messages import InterruptCounter
 from nic import Model, Nic
 from protocol import Emit, Operation, Refused, from_hex
+from waiting import poll
 
 _EDU_IDENTIFICATION = 0x123411E8
 _NICS: dict[str, Model] = {model.name: model for model in (E1000E, IGB)}
@@ -27,6 +30,7 @@ class OpenDevice(NamedTuple):
     model: str
     function: Function
     engine: Edu | Nic
+    interrupts: InterruptCounter
 
 
 class DeviceTable:
@@ -49,6 +53,9 @@ class DeviceTable:
             "device_store": self.device_store,
             "device_arm_receive": self.device_arm_receive,
             "device_received": self.device_received,
+            "device_msi_enable": self.device_msi_enable,
+            "device_msi_raise": self.device_msi_raise,
+            "device_msi_count": self.device_msi_count,
         }
 
     def open_on(self, bdf: str) -> str | None:
@@ -75,7 +82,7 @@ class DeviceTable:
         except BaseException:
             function.close()
             raise
-        self._open[device] = OpenDevice(bdf, model, function, engine)
+        self._open[device] = OpenDevice(bdf, model, function, engine, InterruptCounter(function))
         return {"bdf": bdf, "model": model, "via": via, "mailbox": page.bus_address, "device": engine.describe()}
 
     def device_close(self, *, device: str) -> dict[str, Any]:
@@ -127,6 +134,26 @@ class DeviceTable:
     def device_received(self, *, device: str, timeout_s: float = 0) -> dict[str, Any]:
         """Whether a frame has used the armed descriptor; the device says so even if memory refused the frame."""
         return self._nic(device).received(timeout_s)
+
+    def device_msi_enable(self, *, device: str) -> dict[str, Any]:
+        """Let the device send interrupt messages and count them; `count` is how many have come so far."""
+        counter = self._find(device).interrupts
+        counter.enable()
+        return {"count": counter.count()}
+
+    def device_msi_raise(self, *, device: str, purpose: str = "attack") -> dict[str, Any]:
+        """Have edu send its interrupt message, announced before; `device_msi_count` tells whether it came."""
+        opened = self._find(device)
+        announced = {"event": "msi", "device": device, "bdf": opened.bdf, "purpose": _checked(purpose)}
+        self._emit({**announced, "time_ns": time.monotonic_ns()})
+        self._edu(device).interrupt()
+        return {}
+
+    def device_msi_count(self, *, device: str, above: int, timeout_s: float = 0) -> dict[str, Any]:
+        """How many interrupts of the device have come, once those are more than `above` or the time has passed."""
+        counter = self._find(device).interrupts
+        poll(lambda: counter.count() > above, timeout_s)
+        return {"count": counter.count()}
 
     def close_all(self) -> None:
         """Quiesce and release every device, one's failure not keeping the others from it."""
@@ -189,3 +216,4 @@ def _release(opened: OpenDevice) -> None:
         opened.engine.quiesce()
     finally:
         opened.function.close()
+        opened.interrupts.close()

@@ -11,6 +11,8 @@ from protocol import Refused
 from waiting import poll
 
 _IDENTIFICATION = 0x00
+_INTERRUPT_RAISE = 0x60
+_INTERRUPT_ACKNOWLEDGE = 0x64
 _SOURCE = 0x80
 _DESTINATION = 0x88
 _COUNT = 0x90
@@ -69,6 +71,11 @@ class Edu:
         """One DMA from bus address `address` to the device's memory."""
         inside = _inside(device_offset, length)
         return self._transfer(address, inside, length, FROM_MEMORY, purpose)
+
+    def interrupt(self) -> None:
+        """Have the device send its interrupt message, once."""
+        self._function.write32(_INTERRUPT_RAISE, 1)
+        self._function.write32(_INTERRUPT_ACKNOWLEDGE, 1)
 
     def quiesce(self) -> None:
         """Wait until no transfer runs."""

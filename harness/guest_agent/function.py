@@ -26,6 +26,9 @@ class Config(Protocol):
     def write_command(self, value: int) -> None:
         """Set the command register."""
 
+    def signal_msi(self, eventfd: int) -> None:
+        """Have each interrupt message of the function counted in `eventfd`; Refused where that cannot be done."""
+
     def close(self) -> None:
         """Let go of what access needed."""
 
@@ -45,6 +48,10 @@ class VfioConfig:
         """Set the command register; VFIO passes memory decoding and bus mastering through to the device."""
         os.pwrite(self._fd, value.to_bytes(2, "little"), self._offset + pci.COMMAND)
 
+    def signal_msi(self, eventfd: int) -> None:
+        """The kernel allocates an interrupt remapping entry for the message, and programs it into the function."""
+        vfio.signal_msi(self._fd, eventfd)
+
     def close(self) -> None:
         """Close the device file: VFIO resets the function where it can."""
         os.close(self._fd)
@@ -63,6 +70,10 @@ class RawConfig:
     def write_command(self, value: int) -> None:
         """Set the command register."""
         pci.write_config(self._bdf, pci.COMMAND, value, 2)
+
+    def signal_msi(self, eventfd: int) -> None:  # noqa: ARG002
+        """Nobody takes interrupts of a function without driver."""
+        raise Refused(f"{self._bdf} is driven raw, and its interrupts are nobody's")
 
     def close(self) -> None:
         """Take back the enabling of the function."""

@@ -30,6 +30,7 @@ _GROUP_SET_CONTAINER = _request(4)
 _GROUP_UNSET_CONTAINER = _request(5)
 _GROUP_GET_DEVICE_FD = _request(6)
 _DEVICE_GET_REGION_INFO = _request(8)
+_DEVICE_SET_IRQS = _request(10)
 _IOMMU_MAP_DMA = _request(13)
 _IOMMU_UNMAP_DMA = _request(14)
 
@@ -37,6 +38,11 @@ _MAP = struct.Struct("=IIQQQ")
 _UNMAP = struct.Struct("=IIQQ")
 _REGION = struct.Struct("=IIIIQQ")
 _STATUS = struct.Struct("=II")
+_IRQ_SET = struct.Struct("=IIIIIi")
+
+#: VFIO_IRQ_SET_DATA_EVENTFD and VFIO_IRQ_SET_ACTION_TRIGGER.
+_SIGNAL_EVENTFD = 1 << 2 | 1 << 5
+_MSI_INDEX = 1
 
 #: What the *device* may do with a mapping (VFIO_DMA_MAP_FLAG_READ, _WRITE).
 ACCESS_FLAGS = {"r": 1, "w": 2, "rw": 3}
@@ -130,6 +136,13 @@ def region(device_fd: int, index: int) -> Region:
         fcntl.ioctl(device_fd, _DEVICE_GET_REGION_INFO, info)
     *_, size, offset = _REGION.unpack(info)
     return Region(offset, size)
+
+
+def signal_msi(device_fd: int, eventfd: int) -> None:
+    """Have the kernel give the device its first MSI vector, and count each of its interrupts in `eventfd`."""
+    request = _IRQ_SET.pack(_IRQ_SET.size, _SIGNAL_EVENTFD, _MSI_INDEX, 0, 1, eventfd)
+    with attempting("enable message-signalled interrupts"):
+        fcntl.ioctl(device_fd, _DEVICE_SET_IRQS, request)
 
 
 def config_region(device_fd: int) -> Region:

@@ -32,6 +32,9 @@ KEYRINGS = (
 _NETWORK_SETTING = re.compile(r'Acquire::(http|https)::[^ ]+ "[^"\n]*";')
 _REMEDY = "apt-get install --only-upgrade debian-archive-keyring, or name a reachable mirror with VTD_MIRROR"
 
+#: Debian's unstable suite, which has the newest QEMU.
+UNSTABLE = "sid"
+
 _CONCRETE_KERNEL = re.compile(r"linux-(image|binary|modules|base)-[0-9]")
 
 Progress = Callable[[str], None]
@@ -125,8 +128,11 @@ class Archive:
         if keyring is None:
             raise ImageError("Debian's archive keyring is not there", hint="apt-get install debian-archive-keyring")
         mirror = self._mirror or os.environ.get(MIRROR) or host_mirror()
-        options = f"[arch=amd64 signed-by={keyring}]"
-        sources = "".join(f"deb {options} {mirror} {suite} main\n" for suite in self.suites)
+        options = f"arch=amd64 signed-by={keyring}"
+        # Unstable's list is valid for a week only, and a mirror that is behind would have none. What is taken from it
+        # is what the lock names by digest.
+        late = {suite: " check-valid-until=no" if suite == UNSTABLE else "" for suite in self.suites}
+        sources = "".join(f"deb [{options}{late[suite]}] {mirror} {suite} main\n" for suite in self.suites)
         (root / "sources.list").write_text(sources, encoding="utf-8")
         settings = {
             "Dir::State::status": root / "status",

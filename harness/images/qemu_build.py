@@ -67,6 +67,9 @@ def version_of(argv: tuple[str, ...], env: dict[str, str]) -> str:
 def named_by_user(path: Path) -> QemuBuild:
     """The QEMU at `path`, which the user named. Raises ImageError if it does not run."""
     if not path.is_file():
-        raise ImageError(f"VTD_QEMU names {path}, which is not there", hint="unset VTD_QEMU to use the pinned build")
+        raise ImageError(
+            f"VTD_QEMU names {path}, which is not there",
+            hint="name a binary or a recipe of kind qemu (qemu-11), or unset VTD_QEMU for the pinned build",
+        )
     argv = (str(path),)
     return QemuBuild(path, argv, {}, version_of(argv, {}), sha256(path.resolve()))

@@ -85,11 +85,15 @@ class GuestRecipe(_Recipe):
 
 
 class QemuRecipe(_Recipe):
-    """A QEMU that runs beside the host's own: `program` is its binary, `data` its directories of firmware."""
+    """A QEMU that runs beside the host's own: `program` is its binary, `data` its directories of firmware.
+
+    One `on_request` is only built when it is named.
+    """
 
     kind: Literal["qemu"]
     program: InnerPath
     data: tuple[InnerPath, ...]
+    on_request: bool = False
 
 
 Recipe = GuestRecipe | QemuRecipe

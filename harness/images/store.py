@@ -105,13 +105,21 @@ class ImageStore:
         directory, record = self._ready(name, recipe, progress)
         return GuestImage(name, directory / "kernel", directory / "initrd", record["digest"], record["version"])
 
+    def usual_names(self) -> tuple[str, ...]:
+        """The names of the recipes that are built without being named."""
+        recipes = {name: load_recipe(recipe_path(name, self._recipes)) for name in self.names()}
+        return tuple(name for name, each in recipes.items() if not (isinstance(each, QemuRecipe) and each.on_request))
+
     def qemu(self, progress: Progress) -> QemuBuild:
-        """The QEMU that the environment variable VTD_QEMU names, otherwise the pinned one, built first if need be."""
-        if named := os.environ.get("VTD_QEMU"):
+        """The QEMU that the environment variable VTD_QEMU names, otherwise the pinned one, built first if need be.
+
+        VTD_QEMU is the name of a recipe of kind `qemu`, or the path of a binary.
+        """
+        named = os.environ.get("VTD_QEMU") or QEMU
+        recipe = load_recipe(recipe_path(named, self._recipes)) if named in self.names() else None
+        if not isinstance(recipe, QemuRecipe):
             return qemu_build.named_by_user(Path(named))
-        recipe = load_recipe(recipe_path(QEMU, self._recipes))
-        assert isinstance(recipe, QemuRecipe)  # noqa: S101  # it is shipped with the project
-        directory, record = self._ready(QEMU, recipe, progress)
+        directory, record = self._ready(named, recipe, progress)
         argv, env = qemu_build.command(recipe, directory)
         return QemuBuild(directory / recipe.program, argv, env, record["version"], record["digest"])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +73,8 @@ class Channels:
     `monitor` is a list of arguments, `serial` a chardev (`file,path=...`), `ssh` the chardev that the guest connects
     its SSH server to (None for a server that listens, behind a forwarded port), the keys are paths that QEMU can open,
     `wires` maps a wire's name to its netdev without the id (`dgram,local.type=fd,local.str=9`), `trace` is the log
-    file, `start` whether the CPU runs at once.
+    file, `qtest` the chardev by which registers are written from outside (None for a machine where none are), `start`
+    whether the CPU runs at once.
     """
 
     monitor: tuple[str, ...]
@@ -83,6 +84,7 @@ class Channels:
     authorized_keys: str
     wires: Mapping[str, str]
     trace: str | None = None
+    qtest: str | None = None
     start: bool = False
 
     @classmethod
@@ -96,6 +98,7 @@ class Channels:
         console: str,
         trace: str,
         wire_fds: Mapping[str, int],
+        qtest_fd: int | None = None,
     ) -> Channels:
         """Channels made of descriptors that QEMU inherits, and the two files `console` and `trace`."""
         return cls(
@@ -106,6 +109,7 @@ class Channels:
             authorized_keys=f"/proc/self/fd/{authorized_keys_fd}",
             wires={name: f"dgram,local.type=fd,local.str={fd}" for name, fd in wire_fds.items()},
             trace=trace,
+            qtest=None if qtest_fd is None else f"socket,fd={qtest_fd}",
         )
 
 
@@ -136,17 +140,18 @@ def command_line(
         *(("-D", channels.trace) if channels.trace else ()),
         *(() if channels.start else ("-S",)),
         *("-machine", f"q35,kernel-irqchip={spec.irqchip},usb=off,sata=off,smbus=off,vmport=off,memory-backend=ram"),
-        *("-object", _json(_memory(spec, ram))),
+        *("-object", as_json(_memory(spec, ram))),
         *("-accel", "tcg,thread=multi" if spec.accelerator == "tcg" else "kvm"),
         *("-cpu", spec.cpu, "-smp", str(spec.vcpus), "-m", f"{spec.memory_mib}M"),
-        *_devices({"driver": IOMMU_DEVICE, **properties} for properties in iommus),
-        *_devices(_ports(spec)),
+        *device_options({"driver": IOMMU_DEVICE, **properties} for properties in iommus),
+        *device_options(ports(spec)),
         *_ssh(channels.ssh),
         # Its GUID is new in every QEMU: a restored Linux then reseeds its random numbers (drivers/virt/vmgenid.c).
-        *_devices([_management_nic(), {"driver": "vmgenid", "id": "vmgenid", "guid": "auto"}]),
+        *device_options([_management_nic(), {"driver": "vmgenid", "id": "vmgenid", "guid": "auto"}]),
         *(part for name, netdev in channels.wires.items() for part in ("-netdev", f"{netdev},id={name}")),
         *("-chardev", f"{channels.serial},id=serial", "-serial", "chardev:serial"),
         *channels.monitor,
+        *_qtest(channels.qtest),
         *("-fw_cfg", f"name=opt/vtd/host_key,file={channels.host_key}"),
         *("-fw_cfg", f"name=opt/vtd/authorized_keys,file={channels.authorized_keys}"),
         *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
@@ -173,6 +178,13 @@ def _ssh(chardev: str | None) -> list[str]:
     ]
 
 
+def _qtest(chardev: str | None) -> list[str]:
+    """QEMU's test protocol beside a running guest; its log of every command would go to stderr."""
+    if chardev is None:
+        return []
+    return ["-chardev", f"{chardev},id=qtest", "-qtest", "chardev:qtest", "-qtest-log", "/dev/null"]
+
+
 def _memory(spec: MachineSpec, ram: Ram) -> dict[str, Any]:
     backend = {"qom-type": "memory-backend-ram", "id": "ram", "size": spec.memory_mib << 20}
     if ram.path is None:
@@ -182,8 +194,8 @@ def _memory(spec: MachineSpec, ram: Ram) -> dict[str, Any]:
     return backend if ram.shared else backend | {"readonly": True, "rom": "off"}
 
 
-def _ports(spec: MachineSpec) -> list[dict[str, Any]]:
-    """Root ports rp0.., and for each bridge br0.. a root port of its own (brp0..), all with a chassis of their own."""
+def ports(spec: MachineSpec) -> list[dict[str, Any]]:
+    """Give root ports rp0.., and for each bridge br0.. a root port of its own (brp0..), each with its own chassis."""
     devices = [_root_port(f"rp{n}", FIRST_ROOT_PORT_SLOT + n, chassis=n + 1) for n in range(spec.root_ports)]
     for n in range(spec.pci_bridges):
         devices.append(_root_port(f"brp{n}", FIRST_BRIDGE_SLOT + n, chassis=MAX_ROOT_PORTS + n + 1))
@@ -220,11 +232,13 @@ def _management_nic() -> dict[str, Any]:
     }
 
 
-def _devices(devices: Any) -> list[str]:
-    return [part for device in devices for part in ("-device", _json(dict(device)))]
+def device_options(devices: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Give the options that add `devices` (properties, `driver` among them)."""
+    return [part for device in devices for part in ("-device", as_json(dict(device)))]
 
 
-def _json(value: Mapping[str, Any]) -> str:
+def as_json(value: Mapping[str, Any]) -> str:
+    """Give `value` as QEMU reads it on its command line."""
     return json.dumps(value, separators=(",", ":"))
 
 

@@ -24,7 +24,7 @@ from harness.errors import (
     WaitTimeout,
 )
 from harness.evidence import Journal, VariantDirectory
-from harness.machine import migration, repro
+from harness.machine import acpi_override, migration, repro
 from harness.machine.argv import Channels, Ram, command_line
 from harness.machine.parts import BootImage, QemuBinary
 from harness.machine.properties import QemuFacts, resolve_all
@@ -34,6 +34,7 @@ from harness.machine.template import Template
 from harness.memory import GuestMemory
 from harness.process import Process, StopRung
 from harness.qmp import Monitor
+from harness.qtest import Qtest, QtestLost
 from harness.ssh import KeyPair, SshLine
 from harness.waiting import Deadline, wait_for
 from harness.wire import Wire
@@ -68,6 +69,7 @@ class Machine:
         self.process: Process
         self.monitor: Monitor
         self.memory: GuestMemory
+        self.qtest: Qtest | None = None
         self.line: SshLine
         self.keys: GuestKeys
         self.restored = False
@@ -91,8 +93,8 @@ class Machine:
         """Start QEMU for `spec` with its files in `directory`; the guest does not run before `cont`.
 
         With a `template` the guest is where that was saved; its memory is then mapped copy-on-write, or, with
-        `own_memory`, copied so that `memory.write` can write it. `kept_memory` is a file that holds the guest's memory
-        while it runs and afterwards, as `save` needs it.
+        `own_memory`, copied so that `memory.write` and `set_register` can change it from outside. `kept_memory` is a
+        file that holds the guest's memory while it runs and afterwards, as `save` needs it.
 
         Raises Unsupported for an IOMMU option this QEMU does not have, LaunchError with QEMU's own words when QEMU
         refuses the configuration.
@@ -114,6 +116,7 @@ class Machine:
             key_fds = [_in_memory(stack, data) for data in (host_private, client.public.encode() + b"\n")]
             memory_fd = _in_memory(stack, b"")
             own_fd = _own_memory(stack, spec, template) if own_memory else None
+            qtest, qtest_theirs = _qtest(stack) if own_memory else (None, None)
             monitor = stack.enter_context(
                 Monitor(ours, "qmp", lambda kind, message: _journal_qmp(journal, kind, message))
             )
@@ -125,10 +128,14 @@ class Machine:
                 console=str(directory.file(CONSOLE)),
                 trace=str(directory.file(TRACE)),
                 wire_fds={name: wire.qemu_fd for name, wire in wires.items()},
+                qtest_fd=None if qtest_theirs is None else qtest_theirs.fileno(),
             )
             ram = _ram(template, kept_memory, own_fd)
             stub_fd = None if template is None else _in_memory(stack, STUB_KERNEL)
+            override_fd = _overridden(stack, image, spec)
             boots = image if stub_fd is None else _stub(image, stub_fd)
+            if override_fd is not None:
+                boots = StubImage(image.name, image.digest, image.kernel, Path(f"/proc/self/fd/{override_fd}"))
             argv = command_line(spec, iommus, channels, boots, qemu, ram=ram, incoming=template is not None)
             directory.file(ARGV).write_text(repro.shell_lines(argv) + "\n", encoding="utf-8")
             _write_script(directory.file(REPRO), repro.script(spec, iommus, image, qemu, spec.wires))
@@ -137,10 +144,16 @@ class Machine:
             machine.line = SshLine(ssh, template.greeting if template else b"")
             machine.memory = GuestMemory(monitor, memory_fd, own=own_fd, size=spec.memory_mib << 20)
             inherited = [theirs.fileno(), ssh_theirs.fileno(), *key_fds, memory_fd]
-            inherited += [wire.qemu_fd for wire in wires.values()] + [fd for fd in (own_fd, stub_fd) if fd is not None]
+            inherited += [wire.qemu_fd for wire in wires.values()]
+            inherited += [fd for fd in (own_fd, stub_fd, override_fd) if fd is not None]
+            handed_over = [theirs, ssh_theirs]
+            if qtest_theirs is not None:
+                machine.qtest = qtest
+                inherited.append(qtest_theirs.fileno())
+                handed_over.append(qtest_theirs)
             machine._launch(inherited, qemu.env)
-            theirs.close()
-            ssh_theirs.close()
+            for end in handed_over:
+                end.close()
             for wire in wires.values():
                 wire.inherited()
             machine._connect()
@@ -194,7 +207,7 @@ class Machine:
         """Replace the error of a lost channel by its cause if QEMU's end or a guest panic shows within a second."""
         try:
             yield
-        except (MonitorError, SshError, AgentError) as error:
+        except (MonitorError, SshError, AgentError, QtestLost) as error:
             refused = isinstance(error, MonitorError) and error.error_class is not None
             cause = None if refused else self._cause_of_loss()
             if cause is not None:
@@ -241,6 +254,16 @@ class Machine:
         """The value of the device register of `size` bytes at guest-physical `address`, read from outside the guest."""
         return int.from_bytes(self.memory.read(address, size), "little")
 
+    def set_register(self, address: int, value: int, size: int = 4) -> None:
+        """Write the device register of `size` bytes at guest-physical `address` from outside the guest.
+
+        InfraError for a machine that was not started with `own_memory`.
+        """
+        if self.qtest is None:
+            raise InfraError(f"the registers of this machine cannot be written (at {address:#x})", hint="own_memory")
+        with self.explaining():
+            self.qtest.write(address, value, size)
+
     def trace(self, events: Sequence[str], *, on: bool) -> None:
         """Switch trace events and check with QEMU that they are; MonitorError for one QEMU does not have."""
         for event in events:
@@ -279,6 +302,9 @@ class Machine:
             self.journal.record("process", "exit", exit_status=status, stderr=self.process.stderr_text())
             ended = "" if status is None else f", it ended with exit status {status}"
             raise self.launch_error(f"QEMU did not start{ended}: {said}") from error
+        version = self.monitor.execute("query-version")["qemu"]
+        told = f"{version['major']}.{version['minor']}.{version['micro']}"
+        self.journal.record("process", "qemu", version=told)
 
     def _restore(self, template: Template) -> None:
         try:
@@ -314,12 +340,27 @@ def _stub(image: BootImage, descriptor: int) -> StubImage:
     return StubImage(image.name, image.digest, kernel=file, initrd=file)
 
 
+def _overridden(stack: ExitStack, image: BootImage, spec: MachineSpec) -> int | None:
+    """Give an initial RAM disk with another DMAR table in front of it; None where the guest gets QEMU's."""
+    if spec.dmar_override is None:
+        return None
+    return _in_memory(stack, acpi_override.archive(spec.dmar_override) + image.initrd.read_bytes())
+
+
 def _ram(template: Template | None, kept: Path | None, own_fd: int | None) -> Ram:
     if own_fd is not None:
         return Ram(f"/proc/self/fd/{own_fd}", shared=True)
     if template is not None:
         return Ram(str(template.ram))
     return Ram() if kept is None else Ram(str(kept), shared=True)
+
+
+def _qtest(stack: ExitStack) -> tuple[Qtest, socket.socket]:
+    """Give the channel of QEMU's test protocol, and QEMU's end of it."""
+    ours, theirs = socket.socketpair()
+    stack.callback(ours.close)
+    stack.callback(theirs.close)
+    return Qtest(ours), theirs
 
 
 def _own_memory(stack: ExitStack, spec: MachineSpec, template: Template | None) -> int:

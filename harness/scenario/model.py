@@ -10,13 +10,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
+from harness.machine.acpi_override import Malformation
+from harness.machine.spec import MachineKind, Translation
 from harness.scenario.device import AnyDevice
 from harness.scenario.section import Section, Shorthand, complaint
 from harness.scenario.step import AnyStep
 from harness.scenario.values import Name, Size, Slug
 
 Image = Literal["debian-12", "debian-13", "debian-13-backports"]
-Protection = Literal["iommu_off", "passthrough", "no_viommu"]
+Protection = Literal["iommu_off", "passthrough", "no_viommu", "unbroken"]
 
 _OPTION = re.compile(r"[a-z][a-z0-9_]*")
 _VERSION = re.compile(r"(?:>=|<=|==|>|<) ?[0-9]+(?:\.[0-9]+){0,2}")
@@ -69,9 +71,23 @@ _IOMMU_SCHEMA: dict[str, Any] = {
 }
 
 
+#: What only a machine with Linux has: a bare one runs nothing, on one processor that halts.
+_LINUX_ONLY = ("image", "memory", "vcpus", "cpu", "irqchip", "kernel_args", "dmar_override")
+
+
 class MachineSection(Section):
     """The machine that QEMU makes: q35 with the devices under test behind ports of its own."""
 
+    kind: MachineKind = Field(
+        default="linux",
+        description="linux: a guest from an image; bare: no guest at all, the harness lays the tables and drives the "
+        "devices itself.",
+    )
+    translation: Translation = Field(
+        default="legacy",
+        description="The tables of a bare machine: legacy (second-stage tables from context entries), or, in scalable "
+        "mode, second-stage or first-stage. The options of `iommu` must offer it.",
+    )
     image: Image = Field(default="debian-13", description="Kernel 6.1, 6.12 or, backported, 7.3.")
     memory: Annotated[Size, AfterValidator(_check_memory)] = Field(default=512 << 20, description="Guest memory.")
     vcpus: Annotated[int, Field(ge=1, le=64)] = Field(default=1, description="Virtual CPUs.")
@@ -99,6 +115,28 @@ class MachineSection(Section):
         default=("intel_iommu=on",),
         description="Arguments of the guest's kernel besides the harness' own; [] leaves it to the kernel's defaults.",
     )
+    dmar_override: Malformation | None = Field(
+        default=None,
+        description="What is wrong with the DMAR table that the guest is booted with instead of QEMU's.",
+    )
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> Self:
+        given = self.model_fields_set
+        if self.kind == "linux" and "translation" in given:
+            hint = "add kind: bare; what Linux lays is chosen by 'iommu' and 'kernel_args'"
+            raise complaint(
+                "the guest's kernel lays its tables itself", at=("translation",), on_key=True, suggestion=hint
+            )
+        if self.kind == "bare":
+            for key in _LINUX_ONLY:
+                if key in given:
+                    raise complaint(
+                        "{written} makes no sense on a bare machine: it runs no guest", at=(key,), on_key=True
+                    )
+            if len(self.iommu) != 1:
+                raise complaint("a bare machine has one vIOMMU: it is what is tested", at=("iommu",), on_key=True)
+        return self
 
 
 class Requires(Section):
@@ -147,4 +185,41 @@ class Scenario(Section):
         for index, protection in enumerate(self.counter_proof):
             if protection in self.counter_proof[:index]:
                 raise complaint("{written} is listed twice", value=protection, at=("counter_proof", index))
+            self._check_protection(index, protection)
+        self._check_steps()
+        if self.machine.kind == "bare":
+            self._check_bare()
         return self
+
+    def _check_protection(self, index: int, protection: str) -> None:
+        at = ("counter_proof", index)
+        if self.machine.kind == "bare" and protection != "unbroken":
+            text = "{written} makes no sense on a bare machine, where nothing but the broken tables protects"
+            raise complaint(text, value=protection, at=at, suggestion="write unbroken")
+        if self.machine.kind == "linux" and protection == "unbroken" and not any(s.breaks_tables for s in self.steps):
+            text = "{written} leaves whole what the steps break, but none of them breaks anything"
+            raise complaint(text, value=protection, at=at, suggestion="take iommu_off, passthrough or no_viommu")
+
+    def _check_steps(self) -> None:
+        for index, step in enumerate(self.steps):
+            if step.machine_kind != self.machine.kind:
+                text = f"'{step.keyword}' is a step of a machine with kind: {step.machine_kind}, and this one is"
+                raise complaint(f"{text} {self.machine.kind}", at=("steps", index, step.keyword), on_key=True)
+            if step.ends_machine and index + 1 < len(self.steps):
+                text = f"QEMU may not outlive '{step.keyword}', so no step can follow it"
+                raise complaint(text, at=("steps", index + 1), on_key=True)
+
+    def _check_bare(self) -> None:
+        """Complain of what only a machine with a guest has."""
+        if "start" in self.model_fields_set:
+            raise complaint("a bare machine has nothing to boot or to restore", at=("start",), on_key=True)
+        if self.refused:
+            raise complaint(
+                "a machine that is refused has no tables: leave out kind: bare", at=("refused",), on_key=True
+            )
+        if self.requires.kvm is not None:
+            raise complaint("a bare machine needs no KVM and takes none", at=("requires", "kvm"), on_key=True)
+        for name, device in self.devices.items():
+            if not device.plugged:
+                text = "on a bare machine every device is there from the start"
+                raise complaint(text, at=("devices", name, "plugged"), on_key=True)

@@ -77,8 +77,8 @@ def _short_form(field: dict[str, Any]) -> str | None:
 
 
 def _body(field: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """The section behind a step's keyword, short form or not."""
-    options = [field, *field.get("anyOf", ())]
+    """The section behind a step's keyword, short form or not, or that of each item of a list."""
+    options = [field, *field.get("anyOf", ()), *([field["items"]] if "items" in field else ())]
     reference = next(option["$ref"] for option in options if "$ref" in option)
     section: dict[str, Any] = definitions[reference.rsplit("/", 1)[1]]
     return section

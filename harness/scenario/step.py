@@ -8,18 +8,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, PlainValidator
 
 from harness.judgement import Judgement, StepEvidence
+from harness.machine.spec import MachineKind
+from harness.scenario.edit import Edit
 from harness.scenario.registry import Registry
 from harness.scenario.section import Section, complaint
 from harness.scenario.target import Target
 from harness.source.nodes import NodePath
-
-if TYPE_CHECKING:
-    from harness.session import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +81,9 @@ class Step(Section):
 
     keyword: ClassVar[str]
 
+    #: The kind of machine it runs on.
+    machine_kind: ClassVar[MachineKind] = "linux"
+
     note: str | None = Field(default=None, description="A remark for the reader; it is shown in the report.")
 
     def __init_subclass__(cls, *, keyword: str, **kwargs: Any) -> None:
@@ -96,8 +98,11 @@ class Step(Section):
         STEPS.add(cls.keyword, cls)
 
     @abstractmethod
-    def run(self, session: Session) -> None:
-        """Do it. Raises HarnessError if it could not be done, which says nothing about the system under test."""
+    def run(self, session: Any) -> None:
+        """Do it, in the session of a machine of `machine_kind`: a `Session` with Linux, a `BareSession` without.
+
+        Raises HarnessError if it could not be done, which says nothing about the system under test.
+        """
 
     @abstractmethod
     def summary(self) -> str:
@@ -109,6 +114,29 @@ class Step(Section):
         None for a step that only prepares: what it could not do ended the run, and what it did is for others to prove.
         """
         return None
+
+    def edits(self) -> Iterable[tuple[NodePath, Edit]]:
+        """Give the edits it makes to the unit's tables, with the way to each from the step."""
+        return ()
+
+    def needs_engine(self) -> Iterable[tuple[str, NodePath]]:
+        """Give the devices that it tells to issue a DMA on a bare machine, with the way to each from the step."""
+        return ()
+
+    @property
+    def breaks_tables(self) -> bool:
+        """Whether it breaks the unit's tables, unless that is what a counter-proof leaves out (`unbroken`)."""
+        return False
+
+    @property
+    def ends_machine(self) -> bool:
+        """Whether QEMU may end in it, so that nothing can follow; its end is then what the step is judged by."""
+        return False
+
+    @property
+    def may_be_silent(self) -> bool:
+        """Whether a refusal without a report (FPD) may be what it expects; otherwise nothing is known after one."""
+        return self.machine_kind == "bare"
 
     @property
     def floods_log(self) -> bool:

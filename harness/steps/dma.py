@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from harness.blocking import judge_blocked, judge_landed
+from harness.blocking import Attempt
+from harness.conformance import Behaviour, Expected
+from harness.deviations import judge_expected
 from harness.errors import HarnessError
 from harness.judgement import Judgement, StepEvidence, single
 from harness.observed_bytes import attempt_of, record_read, record_write
-from harness.scenario.expectation import Blocked, DmaExpectation
+from harness.scenario.expectation import (
+    EXPECTATION,
+    Expectation,
+    behaviours,
+    expected,
+    expects_block,
+    refuse_other_direction,
+)
 from harness.scenario.section import Section, complaint
 from harness.scenario.step import IssuedDma, Reference, Step
 from harness.scenario.target import Target, TargetField
 from harness.scenario.values import Name, Size
 from harness.session import Session
-from harness.verdict import Outcome
+from harness.verdict import Conformance, Outcome, Provoked, WitnessVerdict
 from harness.vtd.faults import Access
 
 #: Fewer random bytes could be equal by chance, and a witness of bytes must not be.
@@ -74,26 +85,23 @@ class Dma(Step, keyword="dma"):
     """Make a device issue one DMA. `expect: landed` is the positive control, `expect: {blocked: ...}` the attack."""
 
     dma: DmaBody
-    expect: DmaExpectation = Field(
-        description="`landed`, `{blocked: {reason: NAME or NAMES}}`, or `blocked`, which means pte-write or pte-read."
-    )
+    expect: Expectation = Field(description=EXPECTATION)
 
     @model_validator(mode="after")
     def _check_reason(self) -> Self:
-        """A read is never refused for want of write permission, nor a write for want of read permission."""
-        other = Access.READ if self.dma.access is Access.WRITE else Access.WRITE
-        names = (self.expect.blocked.reason or ()) if isinstance(self.expect, Blocked) else ()
-        for name in names:
-            if name.endswith(f"-{other}"):
-                hint = f"did you mean '{name.removesuffix(other)}{self.dma.access}'?"
-                where = ("expect", "blocked", "reason")
-                raise complaint(f"a {self.dma.access} is never refused for '{name}'", at=where, suggestion=hint)
+        """Refuse a reason that cannot be."""
+        refuse_other_direction(self.expect, self.dma.access)
         return self
 
     @property
     def expects_block(self) -> bool:
         """Whether the unit must refuse it."""
-        return isinstance(self.expect, Blocked)
+        return expects_block(self.expect)
+
+    @property
+    def may_be_silent(self) -> bool:
+        """Whether it is expected anywhere that a refusal goes unreported."""
+        return any(behaviour == "silent" for _, behaviour in behaviours(self.expect))
 
     @property
     def is_control(self) -> bool:
@@ -130,7 +138,8 @@ class Dma(Step, keyword="dma"):
         device = session.device(self.dma.device)
         aimed = self.dma.place.aim(session, device, self.dma.length)
         record = record_write if self.dma.access is Access.WRITE else record_read
-        record(session, device, aimed, blocked=self.expects_block, leaves=self.dma.leaves)
+        paced = self.expect != "silent"  # nothing is logged then
+        record(session, device, aimed, blocked=self.expects_block, leaves=self.dma.leaves, paced=paced)
 
     def judge(self, evidence: StepEvidence) -> Judgement:
         """Weigh the witnesses of the one DMA."""
@@ -141,6 +150,45 @@ class Dma(Step, keyword="dma"):
             attempt = attempt_of(evidence, seen)
         except ValueError as problem:
             return single(Outcome.ERROR, str(problem), evidence.index, seen.ref)
-        if isinstance(self.expect, Blocked):
-            return judge_blocked(evidence, attempt, self.expect.codes(attempt.access))
-        return judge_landed(evidence, attempt)
+        asked = expected(self.expect, attempt.access, evidence.qemu)
+        judged, conformance = judge_expected(evidence, attempt, asked)
+        broken = seen.data.get("broken")
+        if broken is None or judged.outcome is Outcome.ERROR:
+            return judged
+        return replace(
+            judged,
+            provoked=(
+                _provoked(
+                    evidence, judged=judged, attempt=attempt, asked=asked, broken=broken, conformance=conformance
+                ),
+            ),
+        )
+
+
+def _provoked(
+    evidence: StepEvidence,
+    *,
+    judged: Judgement,
+    attempt: Attempt,
+    asked: Expected,
+    broken: Mapping[str, Any],
+    conformance: Conformance,
+) -> Provoked:
+    """Give what a DMA through broken tables provoked, for the atlas."""
+    faults = [fault for fault in evidence.logged if fault.source == attempt.source]
+    lines = [e for e in evidence.entries if e.source == "kmsg" and faults and e.ref == faults[0].ref]
+    return Provoked(
+        step=evidence.index,
+        table=str(broken["translation"]),
+        levels=int(broken["levels"]),
+        recipe=str(broken["recipe"]),
+        source=f"{broken['model']} {attempt.source}",
+        access=str(attempt.access),
+        spec=asked.spec.report,
+        seen=Behaviour("blocked", (faults[0].reason,)).report if faults else "",
+        fault_processing_disabled=bool(broken["fault_processing_disabled"]),
+        conformance=conformance,
+        why=asked.why if conformance is Conformance.KNOWN_DEVIATION else "",
+        kernel_line=str(lines[0].data["text"]) if lines else "",
+        witnesses=tuple(w.name for w in judged.witnesses if w.verdict is WitnessVerdict.CONFIRMS),
+    )

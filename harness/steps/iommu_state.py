@@ -68,7 +68,7 @@ class IommuState(Step, keyword="iommu_state"):
         if wanted.interrupt_remapping is not None:
             right = right and status.interrupt_remapping_enabled == (wanted.interrupt_remapping == "on")
         flags = f"TES={status.translation_enabled:d} IRES={status.interrupt_remapping_enabled:d}"
-        return _witness("register", index, f"GSTS is {status.value:#010x} ({flags})", ref, right=right)
+        return _witness("register", index, f"GSTS is {status.raw:#010x} ({flags})", ref, right=right)
 
     def _sysfs(self, index: int, state: dict[str, Any], ref: str) -> Witness:
         types = sorted({str(group["type"]) for group in state["groups"].values()})

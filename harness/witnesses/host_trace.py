@@ -1,14 +1,15 @@
 """QEMU's trace of its emulated VT-d unit (hw/i386/trace-events), as the log backend writes it.
 
-With `-msg timestamp=on` a line reads `PID@SECONDS.MICROSECONDS:EVENT TEXT`, stamped with gettimeofday, the clock that
-also stamps the journal.
+With `-msg timestamp=on` a line reads `PID@SECONDS.MICROSECONDS:EVENT TEXT`, and in QEMU 11
+`2026-11-24T00:45:49.449745Z EVENT TEXT`, stamped with the clock that also stamps the journal.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
 from harness.vtd.faults import Access, Fault
 from harness.vtd.source_id import SourceId
@@ -23,11 +24,15 @@ FAULT_DISABLED = "vtd_fault_disabled"
 #: Emitted for every DMA that was translated (vtd_iommu_translate); switched on only where translations are counted.
 TRANSLATED = "vtd_dmar_translate"
 
+#: Emitted for every fault or invalidation event that is sent as a message (vtd_generate_interrupt).
+EVENT_SENT = "vtd_irq_generate"
+
 WATCHED = (DMAR_FAULT, FAULT_RECORDED, FAULT_DISABLED)
 
-_LINE = re.compile(r"(?P<pid>\d+)@(?P<seconds>\d+\.\d+):(?P<event>\w+) ?(?P<text>.*)")
+_LINE = re.compile(r"(?:\d+@(?P<seconds>\d+\.\d+):|(?P<moment>\d{4}-\d\d-\d\dT[0-9:.]+Z) )(?P<event>\w+) ?(?P<text>.*)")
 _RECORDED = re.compile(r"index \d+ high 0x(?P<high>[0-9a-f]+) low 0x[0-9a-f]+")
 _TRANSLATED = re.compile(r"dev ([0-9a-f]{2}):([0-9a-f]{2})\.([0-9a-f]{2}) iova ")
+_EVENT_SENT = re.compile(r"addr 0x(?P<address>[0-9a-f]+) data 0x(?P<data>[0-9a-f]+)")
 _DMAR_FAULT = re.compile(
     r"sid 0x(?P<sid>[0-9a-f]+) fault (?P<fault>\d+) addr 0x(?P<addr>[0-9a-f]+) write (?P<write>\d)"
 )
@@ -45,7 +50,11 @@ class TraceLine:
 def trace_line(line: str) -> TraceLine | None:
     """Read one line; None for what is not a trace line (other messages share the log file)."""
     match = _LINE.fullmatch(line.strip())
-    return TraceLine(float(match["seconds"]), match["event"], match["text"]) if match else None
+    if match is None:
+        return None
+    moment = match["moment"]
+    seconds = datetime.fromisoformat(moment).timestamp() if moment else float(match["seconds"])
+    return TraceLine(seconds, match["event"], match["text"])
 
 
 def dmar_fault(line: TraceLine) -> Fault | None:
@@ -75,6 +84,12 @@ def recorded_fault(line: TraceLine) -> tuple[SourceId, int] | None:
     return SourceId(high & 0xFFFF), high >> 32 & 0xFF
 
 
+def sent_event(line: TraceLine) -> tuple[int, int] | None:
+    """Give address and data of a `vtd_irq_generate` line; None for every other event."""
+    match = _EVENT_SENT.fullmatch(line.text) if line.event == EVENT_SENT else None
+    return None if match is None else (int(match["address"], 16), int(match["data"], 16))
+
+
 def read_trace(texts: Iterable[str]) -> tuple[list[TraceLine], list[str]]:
     """Read log lines: the trace lines among them, and those that speak of a watched event in an unknown way."""
     lines: list[TraceLine] = []
@@ -83,8 +98,7 @@ def read_trace(texts: Iterable[str]) -> tuple[list[TraceLine], list[str]]:
         line = trace_line(text)
         if line is not None:
             lines.append(line)
-        readers = {DMAR_FAULT: dmar_fault, FAULT_RECORDED: recorded_fault, TRANSLATED: translation_source}
-        for event, read in readers.items():
+        for event, read in _READERS.items():
             if event in text and (line is None or read(line) is None):
                 unknown.append(text)
     return lines, unknown
@@ -127,3 +141,11 @@ def folded(faults: Iterable[tuple[TraceLine, Fault]]) -> Iterator[tuple[TraceLin
 
 def _alike(a: Fault, b: Fault) -> bool:
     return (a.source, a.access, a.reason) == (b.source, b.access, b.reason)
+
+
+_READERS: dict[str, Callable[[TraceLine], object]] = {
+    DMAR_FAULT: dmar_fault,
+    FAULT_RECORDED: recorded_fault,
+    TRANSLATED: translation_source,
+    EVENT_SENT: sent_event,
+}

@@ -22,6 +22,7 @@ def test_the_document_has_the_documented_keys_and_each_figure_its_samples(conten
 def test_what_is_missing_is_null_with_its_reason(contents):
     assert contents["scenarios_per_minute"] == {"1": None, "2": None}
     assert contents["missing"] == {
+        "bare_faults_per_second": "not asked for",
         "scenarios_per_minute": "QEMU <ended>\nsee its log",
         "cost_per_scenario_s": "no time",
     }

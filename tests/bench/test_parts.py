@@ -10,6 +10,7 @@ import pytest
 from harness import runner
 from harness.bench import starting, subject, throughput
 from harness.bench.collecting import collect_ratio
+from harness.bench.faulting import bare_faults_per_second
 from harness.bench.goals import has_number
 from harness.bench.memory import pss_mib_per_guest
 from harness.bench.overhead import overhead
@@ -46,6 +47,7 @@ def test_collecting(setting):
 @pytest.mark.parametrize(
     ("part", "samples"),
     [
+        (bare_faults_per_second, {"faults_per_second": 1}),
         (template_speedup, {"cold_s": 1, "template_s": 1, "template_ssh_s": 1}),
         (overhead, {"harness_s": 1, "plain_s": 1}),
         (pss_mib_per_guest, {"1_guests_mib": 1, "2_guests_mib": 1}),

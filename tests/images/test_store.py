@@ -196,6 +196,16 @@ def test_a_qemu_named_by_the_user_is_taken(image_store, monkeypatch, tmp_path, s
     assert (qemu.path, qemu.argv_prefix, qemu.version) == (named, (str(named),), pinned.version)
 
 
+def test_the_name_of_a_qemu_recipe_takes_that_build(image_store, monkeypatch, said):
+    pinned = image_store.qemu(said.append)
+    for named in ("qemu", ""):
+        monkeypatch.setenv("VTD_QEMU", named)
+        assert image_store.qemu(said.append) == pinned
+    monkeypatch.setenv("VTD_QEMU", "debian-13")
+    with pytest.raises(ImageError, match="VTD_QEMU names debian-13"):
+        image_store.qemu(said.append)
+
+
 @pytest.mark.parametrize(("path", "message"), [("/nowhere/qemu", "not there"), ("/bin/true", "no QEMU that runs here")])
 def test_a_qemu_that_is_none_is_refused(image_store, monkeypatch, path, message):
     monkeypatch.setenv("VTD_QEMU", path)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.evidence import VariantDirectory
+from harness.machine.argv import KERNEL_ARGS
 from harness.machine.spec import MachineSpec
 from harness.plan import Plan, PlannedDevice, PlannedStep
 
@@ -141,6 +142,7 @@ def counter_proof() -> Recording:
 def _opened() -> Recording:
     recording = Recording()
     recording.add("process", "restored", template="0" * 24)
+    recording.add("process", "ready", hello={"cmdline": " ".join(KERNEL_ARGS)})
     recording.log("Linux version 6.12")
     recording.log("random: crng reseeded due to virtual machine fork")
     recording.add("runner", "device", name="rogue", address="0000:01:00.0", source_id="01:00.0")

@@ -39,7 +39,7 @@ class FakePlan:
     skip: str | None
     given: dict
     start: str
-    machine = SimpleNamespace(image="debian-13")
+    machine = SimpleNamespace(image="debian-13", kind="linux")
 
     @property
     def id(self):

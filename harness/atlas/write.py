@@ -1,0 +1,38 @@
+"""The files of the atlas in a run directory: `atlas.json` for programs, `atlas.html` and `atlas.md` for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from harness.atlas.chart import Chart
+from harness.atlas.page import page
+from harness.evidence import RunDirectory, write_json
+
+JSON, HTML, MARKDOWN = "atlas.json", "atlas.html", "atlas.md"
+
+
+def write_atlas(run: RunDirectory, chart: Chart, scenarios: Sequence[Path]) -> str:
+    """Write the three files and give the text of the page."""
+    text = page(chart, scenarios)
+    write_json(run.path / JSON, chart.as_json())
+    (run.path / MARKDOWN).write_text(text, encoding="utf-8")
+    (run.path / HTML).write_text(html(chart), encoding="utf-8")
+    return text
+
+
+def html(chart: Chart) -> str:
+    """Give the atlas as one HTML page without anything from elsewhere."""
+    environment = Environment(
+        loader=PackageLoader("harness", "atlas"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    loader = PackageLoader("harness", "report")
+    source, _, _ = loader.get_source(environment, "page.css")
+    return environment.get_template("atlas.html.j2").render(
+        chart=chart,
+        numbers=chart.as_json(),
+        css=Markup(source),  # noqa: S704 - it is ours
+    )

@@ -1,0 +1,283 @@
+"""A machine without a guest: QEMU with the vIOMMU and devices, whose memory and registers the harness works itself.
+
+The CPU halts at its first instruction. With `-icount shift=0,sleep=off` the virtual clock of an idle machine jumps to
+the next timer, so a device that takes 100 ms for a DMA (edu) is done at once. That is why it has no timer that ticks by
+itself (PIT, HPET): QEMU would jump from tick to tick, half a core without end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from harness.errors import LaunchError, MonitorError, WaitTimeout
+from harness.evidence import Journal, VariantDirectory
+from harness.machine import repro
+from harness.machine.argv import SANDBOX, as_json, device_options, ports
+from harness.machine.launch import ARGV, GREETING_S, STDERR, TRACE
+from harness.machine.parts import QemuBinary
+from harness.machine.properties import IOMMU_DEVICE, QemuFacts, resolve_all
+from harness.machine.spec import ROM_TABLE, MachineSpec
+from harness.process import Process, StopRung
+from harness.qmp import Monitor
+from harness.qtest import Qtest, QtestLost
+from harness.vtd.registers import DEFAULT_BASE
+from harness.waiting import Deadline, wait_for
+
+MEMORY = 64 << 20
+
+#: The page that all paging entries in ROM map.
+ROM_TARGET = 0x0180_0000
+
+_ROM_SIZE = 64 << 10
+#: Present, writable, for users (or read and write of a second-stage entry); neither accessed nor dirty.
+_ROM_RIGHTS = 0b111
+
+
+class BareMachine:
+    """A started machine; a context manager that leaves nothing behind."""
+
+    def __init__(self, argv: Sequence[str], directory: VariantDirectory, journal: Journal, memory: int) -> None:
+        self.argv = tuple(argv)
+        self.directory = directory
+        self.journal = journal
+        self.process: Process
+        self.monitor: Monitor
+        self.qtest: Qtest
+        self._memory = memory
+        self._stack = ExitStack()
+        self._stopped = False
+
+    @classmethod
+    def start(
+        cls,
+        spec: MachineSpec,
+        devices: Sequence[Mapping[str, Any]],
+        *,
+        qemu: QemuBinary,
+        facts: QemuFacts,
+        directory: VariantDirectory,
+        journal: Journal,
+    ) -> BareMachine:
+        """Start QEMU for `spec` with `devices` (properties as for `device_add`) and its files in `directory`.
+
+        Raises Unsupported for an IOMMU option this QEMU does not have, LaunchError with QEMU's own words when QEMU
+        refuses the configuration.
+        """
+        iommus = resolve_all(spec.iommus, facts)
+        with ExitStack() as stack:
+            memory = _anonymous(stack, "memory", b"")
+            os.ftruncate(memory, MEMORY)
+            rom = _anonymous(stack, "rom", _rom())
+            monitor_ours, monitor_theirs = _pair(stack)
+            qtest_ours, qtest_theirs = _pair(stack)
+            argv = [
+                *qemu.argv_prefix,
+                *("-name", "guest=vtd-bare,debug-threads=on"),
+                *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+                *("-sandbox", SANDBOX),
+                *("-msg", "timestamp=on", "-D", str(directory.file(TRACE))),
+                *(
+                    "-machine",
+                    "q35,kernel-irqchip=split,usb=off,sata=off,smbus=off,vmport=off,pit=off,hpet=off,memory-backend=ram",
+                ),
+                *("-object", as_json(_memory_backend(memory))),
+                *("-accel", "tcg", "-icount", "shift=0,sleep=off", "-m", f"{MEMORY >> 20}M"),
+                *("-bios", f"/proc/self/fd/{rom}"),
+                *device_options({"driver": IOMMU_DEVICE, **properties} for properties in iommus),
+                *device_options(ports(spec)),
+                *(part for hub, wire in enumerate(spec.wires) for part in _hub(wire, hub)),
+                *device_options(devices),
+                *("-chardev", f"socket,id=qmp,fd={monitor_theirs.fileno()}", "-mon", "chardev=qmp,mode=control"),
+                *("-chardev", f"socket,id=qtest,fd={qtest_theirs.fileno()}", "-qtest", "chardev:qtest"),
+                *("-qtest-log", "/dev/null"),
+            ]
+            directory.file(ARGV).write_text(repro.shell_lines(argv) + "\n", encoding="utf-8")
+            machine = cls(argv, directory, journal, memory)
+            machine.monitor = stack.enter_context(
+                Monitor(monitor_ours, "qmp", lambda kind, message: _journal_qmp(journal, kind, message))
+            )
+            machine.qtest = stack.enter_context(Qtest(qtest_ours))
+            inherited = [memory, rom, monitor_theirs.fileno(), qtest_theirs.fileno()]
+            machine.process = Process(argv, stderr=directory.file(STDERR), pass_fds=inherited, env=qemu.env)
+            stack.callback(lambda: machine.process.stop(quit=None))
+            journal.record("process", "start", pid=machine.process.pid, argv=list(argv))
+            monitor_theirs.close()
+            qtest_theirs.close()
+            machine._connect()
+            machine._stack = stack.pop_all()
+        return machine
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> StopRung | None:
+        """End QEMU, close every channel and return the rung of the ladder it took; None if that was done before."""
+        if self._stopped:
+            return None
+        self._stopped = True
+        try:
+            rung = self.process.stop(quit=lambda: self.monitor.execute("quit", timeout_s=2.0))
+            self.journal.record("process", "stop", rung=rung.value, exit_status=self.process.poll())
+        finally:
+            self._stack.close()
+        return rung
+
+    def launch_error(self, message: str) -> LaunchError:
+        """A LaunchError with all that is known about this machine."""
+        return LaunchError(
+            message,
+            argv=self.argv,
+            exit_status=self.process.poll(),
+            stderr=self.process.stderr_text(),
+            console_tail="",
+            evidence=self.directory.path,
+        )
+
+    def ended_within(self, seconds: float) -> bool:
+        """Whether QEMU ends on its own within so many seconds."""
+        with contextlib.suppress(WaitTimeout):
+            return bool(wait_for("QEMU to end", lambda: self.process.poll() is not None, Deadline.after(seconds)))
+        return False
+
+    @contextlib.contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Replace the error of a lost channel by its cause if QEMU's end shows within a second."""
+        try:
+            yield
+        except (MonitorError, QtestLost) as error:
+            refused = isinstance(error, MonitorError) and error.error_class is not None
+            if not refused and self.ended_within(1.0):
+                status = self.process.poll()
+                raise self.launch_error(f"QEMU ended on its own with exit status {status}") from error
+            raise
+
+    # -- memory and registers ---------------------------------------------------------------------------------------
+
+    def read(self, gpa: int, size: int) -> bytes:
+        """`size` bytes of memory at guest-physical address `gpa`; ValueError outside of it."""
+        self._check(gpa, size)
+        return os.pread(self._memory, size, gpa)
+
+    def write(self, gpa: int, data: bytes) -> None:
+        """Put `data` at guest-physical address `gpa`; ValueError outside of the memory."""
+        self._check(gpa, len(data))
+        os.pwrite(self._memory, data, gpa)
+
+    def holds(self, gpa: int, size: int = 1) -> bool:
+        """Whether there is memory at `gpa` (the holes that a PC has below 1 MiB left out)."""
+        return 0 <= gpa <= gpa + size <= MEMORY and not (gpa < 0x10_0000 and gpa + size > 0xA_0000)
+
+    def register(self, offset: int, size: int = 4) -> int:
+        """Read the unit's register of `size` bytes at `offset` of its register page."""
+        with self.explaining():
+            return self.qtest.read(DEFAULT_BASE + offset, size)
+
+    def set_register(self, offset: int, value: int, size: int = 4) -> None:
+        """Write the unit's register of `size` bytes at `offset` of its register page."""
+        with self.explaining():
+            self.qtest.write(DEFAULT_BASE + offset, value, size)
+
+    def registers(self, *places: tuple[int, int]) -> list[int]:
+        """Read several registers of the unit, each by offset and size."""
+        with self.explaining():
+            return self.qtest.read_all([(DEFAULT_BASE + offset, size) for offset, size in places])
+
+    def set_registers(self, *values: tuple[int, int, int]) -> None:
+        """Write several registers of the unit in order, each by offset, value and size."""
+        with self.explaining():
+            self.qtest.write_all([(DEFAULT_BASE + offset, value, size) for offset, value, size in values])
+
+    # -- traces -----------------------------------------------------------------------------------------------------
+
+    def trace(self, events: Sequence[str], *, on: bool) -> None:
+        """Switch trace events and check with QEMU that they are; MonitorError for one QEMU does not have."""
+        for event in events:
+            self.monitor.execute("trace-event-set-state", name=event, enable=on)
+            states = [entry["state"] for entry in self.monitor.execute("trace-event-get-state", name=event)]
+            if states != ["enabled" if on else "disabled"]:
+                raise MonitorError(
+                    f"trace event '{event}' did not switch {'on' if on else 'off'}: {states}",
+                    command="trace-event-set-state",
+                )
+
+    def trace_lines(self, since_offset: int = 0) -> tuple[list[str], int]:
+        """The whole lines of the trace log from byte `since_offset`, and the offset at which to go on."""
+        try:
+            with self.directory.file(TRACE).open("rb") as file:
+                file.seek(since_offset)
+                data = file.read()
+        except FileNotFoundError:
+            return [], since_offset
+        whole = data[: data.rfind(b"\n") + 1]
+        return whole.decode("utf-8", errors="replace").splitlines(), since_offset + len(whole)
+
+    def _connect(self) -> None:
+        """Wait for QMP; a QEMU that ends instead has said why on its stderr."""
+        try:
+            self.monitor.connect(Deadline.after(GREETING_S))
+            version = self.monitor.execute("query-version")["qemu"]
+        except MonitorError as error:
+            self.ended_within(1.0)
+            status, said = self.process.poll(), self.process.stderr_text()
+            self.journal.record("process", "exit", exit_status=status, stderr=said)
+            last = ([line for line in said.splitlines() if line.strip()] or [error.message])[-1]
+            raise self.launch_error(f"QEMU did not start: {last}") from error
+        told = f"{version['major']}.{version['minor']}.{version['micro']}"
+        self.journal.record("process", "qemu", version=told)
+
+    def _check(self, gpa: int, size: int) -> None:
+        if not self.holds(gpa, size):
+            raise ValueError(f"there is no memory for {size} bytes at {gpa:#x}")
+
+
+def _memory_backend(descriptor: int) -> dict[str, Any]:
+    path = f"/proc/self/fd/{descriptor}"
+    return {"qom-type": "memory-backend-file", "id": "ram", "size": MEMORY, "mem-path": path, "share": True}
+
+
+def _hub(wire: str, hub: int) -> tuple[str, str]:
+    """A wire that leads nowhere."""
+    return "-netdev", f"hubport,id={wire},hubid={hub}"
+
+
+def _rom() -> bytes:
+    """What stands below 4 GiB: a page of paging entries, and at the reset vector a CPU that halts for good."""
+    rom = bytearray(b"\xf4" * _ROM_SIZE)
+    table = ROM_TABLE - ((1 << 32) - _ROM_SIZE)
+    rom[table : table + 4096] = struct.pack("<Q", ROM_TARGET | _ROM_RIGHTS) * 512
+    rom[-16:-12] = b"\xfa\xf4\xeb\xfd"  # cli; hlt; and once more
+    return bytes(rom)
+
+
+def _anonymous(stack: ExitStack, name: str, data: bytes) -> int:
+    """A descriptor of a file without a place, with `data`."""
+    descriptor = os.memfd_create(f"vtd-{name}", os.MFD_CLOEXEC)
+    stack.callback(os.close, descriptor)
+    os.write(descriptor, data)
+    return descriptor
+
+
+def _pair(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
+    ours, theirs = socket.socketpair()
+    stack.callback(ours.close)
+    stack.callback(theirs.close)
+    return ours, theirs
+
+
+def _journal_qmp(journal: Journal, kind: str, message: Mapping[str, Any]) -> None:
+    if kind == "event":
+        journal.record("qmp", "event", name=message["event"], event=dict(message))
+    else:
+        journal.record("qmp", kind, **message)

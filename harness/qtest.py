@@ -1,0 +1,102 @@
+"""QEMU's test protocol: physical memory, device registers and I/O ports, read and written from outside the machine.
+
+One line asks, one line answers (qtest_process_command in QEMU's system/qtest.c). QEMU says `IRQ ...` in between where
+it was told to watch interrupts. It runs the command in its main loop, so that what it does to a device has been done
+when the answer is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from harness.errors import InfraError
+
+_WORDS = {1: "b", 2: "w", 4: "l", 8: "q"}
+
+#: Seconds QEMU is given to answer: it does so in well under a millisecond unless its host starves it.
+ANSWER_S = 20.0
+
+
+class QtestLost(InfraError):
+    """QEMU does not answer on the channel any more, mostly because it has ended."""
+
+
+class Qtest:
+    """The harness's end of the channel; `line` is a connected stream socket that becomes this object's."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self._line.settimeout(ANSWER_S)
+        self._unread = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the channel."""
+        with contextlib.suppress(OSError):
+            self._line.close()
+
+    def read(self, address: int, size: int) -> int:
+        """Read `size` bytes (1, 2, 4 or 8) at the guest-physical `address`, as one little-endian access."""
+        return int(self._ask(f"read{_WORDS[size]} {address:#x}"), 16)
+
+    def write(self, address: int, value: int, size: int) -> None:
+        """Write `size` bytes (1, 2, 4 or 8) at the guest-physical `address`, as one little-endian access."""
+        self._ask(f"write{_WORDS[size]} {address:#x} {value:#x}")
+
+    def read_all(self, places: Sequence[tuple[int, int]]) -> list[int]:
+        """Read at each of `places` (address and size) in order; all is asked before the first answer is awaited."""
+        return [int(value, 16) for value in self._ask_all([f"read{_WORDS[size]} {at:#x}" for at, size in places])]
+
+    def write_all(self, values: Sequence[tuple[int, int, int]]) -> None:
+        """Write each of `values` (address, value, size) in order; all is sent before the first answer is awaited."""
+        self._ask_all([f"write{_WORDS[size]} {at:#x} {value:#x}" for at, value, size in values])
+
+    def port_read(self, port: int, size: int) -> int:
+        """Read 1, 2 or 4 bytes from an I/O port."""
+        return int(self._ask(f"in{_WORDS[size]} {port:#x}"), 16)
+
+    def port_write(self, port: int, value: int, size: int) -> None:
+        """Write 1, 2 or 4 bytes to an I/O port."""
+        self._ask(f"out{_WORDS[size]} {port:#x} {value:#x}")
+
+    def _ask(self, command: str) -> str:
+        return self._ask_all([command])[0]
+
+    def _ask_all(self, commands: Sequence[str]) -> list[str]:
+        """Send commands and give what follows OK in each answer; InfraError for a refusal, QtestLost for silence."""
+        answers = []
+        try:
+            self._line.sendall("".join(f"{command}\n" for command in commands).encode())
+            for _ in commands:
+                answers.append(self._answer())  # noqa: PERF401 - those that came are told of
+        except OSError as error:
+            silent = commands[len(answers)]
+            raise QtestLost(f"QEMU does not answer '{silent}' on its test channel: {error}") from error
+        for command, answer in zip(commands, answers, strict=True):
+            if not answer.startswith("OK"):
+                raise InfraError(f"QEMU refuses '{command}': {answer}")
+        return [answer[2:].strip() for answer in answers]
+
+    def _answer(self) -> str:
+        while True:
+            line, found, rest = self._unread.partition(b"\n")
+            if not found:
+                received = self._line.recv(4096)
+                if not received:
+                    raise ConnectionResetError("the channel is closed")
+                self._unread += received
+                continue
+            self._unread = rest
+            if not line.startswith(b"IRQ"):
+                return line.decode("ascii", errors="replace")

@@ -1,0 +1,158 @@
+"""dmar_table: hold the guest's ACPI DMAR table against the options of the vIOMMU, the MADT, the devices and the log."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import Field
+
+from harness.judgement import Judgement, StepEvidence, single
+from harness.scenario.section import Section
+from harness.scenario.step import Step
+from harness.scenario.values import OnOff
+from harness.session import Session
+from harness.verdict import Finding, Outcome, Witness, WitnessVerdict
+from harness.vtd.acpi_table import io_apic_ids
+from harness.vtd.dmar_fit import misfits
+from harness.vtd.dmar_table import DmarTable, ScopeType, StructureType, parse
+from harness.vtd.registers import DEFAULT_BASE
+from harness.vtd.source_id import SourceId
+
+_TABLES = "/sys/firmware/acpi/tables/"
+_RAM = re.compile(r"BIOS-e820: \[mem 0x(?P<first>[0-9a-f]+)-0x(?P<last>[0-9a-f]+)\] usable")
+
+
+class DmarBody(Section):
+    """What the table must say."""
+
+    address_width: int = Field(description="Bits of a host address: aw_bits of the vIOMMU.")
+    interrupt_remapping: OnOff = Field(description="Whether the platform offers interrupt remapping.")
+    device_tlb: OnOff = Field(default="off", description="Whether root ports take ATS requests (ATSR).")
+
+
+class DmarTableStep(Step, keyword="dmar_table"):
+    """Read the raw DMAR table of the guest with our own parser, and hold it against five witnesses.
+
+    They are what the table itself must be (checksum, lengths, structures), the options that QEMU was given, the I/O
+    APICs of the MADT, the PCI devices that the guest found on its root bus, and the kernel's own words at boot.
+    """
+
+    dmar_table: DmarBody
+
+    def summary(self) -> str:
+        """Say in a line what is done."""
+        body = self.dmar_table
+        return (
+            f"the DMAR table tells of {body.address_width} address bits, "
+            f"interrupt remapping {body.interrupt_remapping}, device TLBs {body.device_tlb}"
+        )
+
+    def run(self, session: Session) -> None:
+        """Read tables and devices from the guest, and the options from the command line of its QEMU."""
+        tables = {name: session.guest.run(["cat", _TABLES + name]).stdout.hex() for name in ("DMAR", "APIC")}
+        functions = [each["bdf"] for each in session.call("pci_list")["functions"]]
+        texts = [str(entry.data["text"]) for entry in session.boot_log]
+        session.record(
+            "dmar",
+            dmar=tables["DMAR"],
+            madt=tables["APIC"],
+            functions=functions,
+            options=_options(session.guest.machine.argv),
+            memory=[[int(ram["first"], 16), int(ram["last"], 16)] for ram in map(_RAM.search, texts) if ram],
+            lines=[text for text in texts if "DMAR" in text],
+        )
+
+    def judge(self, evidence: StepEvidence) -> Judgement:
+        """Let each witness say where it disagrees with the table or with what is stated."""
+        seen = evidence.observation("dmar")
+        if seen is None:
+            return single(Outcome.ERROR, "the table was never read", evidence.index)
+        parsed = parse(bytes.fromhex(seen.data["dmar"]))
+        if parsed.table is None or not seen.data["lines"]:
+            what = "no DMAR table" if parsed.table is None else "no line of the kernel about it"
+            return single(Outcome.ERROR, f"there is {what}", evidence.index, seen.ref)
+        table, data = parsed.table, seen.data
+        told = {
+            "table": [str(diagnosis) for diagnosis in parsed.diagnoses],
+            "statement": list(self._unlike_stated(table)),
+            "options": list(_unlike_options(table, data["options"])),
+            "machine": list(_unlike_machine(table, data)),
+            "guest-log": list(_unlike_log(table, data["lines"])),
+        }
+        witnesses = tuple(
+            Witness(
+                name=name,
+                step=evidence.index,
+                verdict=WitnessVerdict.DENIES if problems else WitnessVerdict.CONFIRMS,
+                evidence="; ".join(problems) or "agrees with the table",
+                refs=(seen.ref,),
+            )
+            for name, problems in told.items()
+        )
+        wrong = [f"{name}: {problem}" for name, problems in told.items() for problem in problems]
+        outcome = Outcome.FAIL if wrong else Outcome.PASS
+        text = "; ".join(wrong) or f"{self.summary()}: options, machine and log agree"
+        finding = Finding(outcome=outcome, text=text, step=evidence.index, refs=(seen.ref,))
+        return Judgement(findings=(finding,), witnesses=witnesses)
+
+    def _unlike_stated(self, table: DmarTable) -> Iterator[str]:
+        body = self.dmar_table
+        if table.address_width != body.address_width:
+            yield f"{table.address_width} address bits instead of {body.address_width}"
+        if table.interrupt_remapping != (body.interrupt_remapping == "on"):
+            yield f"interrupt remapping is {'on' if table.interrupt_remapping else 'off'}"
+        if bool(table.of(StructureType.ATSR)) != (body.device_tlb == "on"):
+            yield f"{len(table.of(StructureType.ATSR))} ATSR structures"
+        bases = [unit.base for unit in table.of(StructureType.DRHD)]
+        if bases != [DEFAULT_BASE]:
+            yield f"remapping units at {', '.join(map(hex, bases)) or 'nowhere'}, not one at {DEFAULT_BASE:#x}"
+
+
+def _options(argv: tuple[str, ...]) -> dict[str, Any]:
+    """Find the options of the vIOMMU in QEMU's command line."""
+    devices = [json.loads(value) for option, value in itertools.pairwise(argv) if option == "-device"]
+    return next((device for device in devices if device["driver"] == "intel-iommu"), {})
+
+
+def _unlike_options(table: DmarTable, options: dict[str, Any]) -> Iterator[str]:
+    """Tell which options of QEMU the table does not follow; those that were not given have no say."""
+    if options.get("aw-bits", table.address_width) != table.address_width:
+        yield f"aw-bits is {options['aw-bits']}, the table tells of {table.address_width}"
+    remapping = "on" if table.interrupt_remapping else "off"
+    if options.get("intremap", remapping) != remapping:
+        yield f"intremap is {options['intremap']}, the table says {remapping}"
+    device_tlb = bool(table.of(StructureType.ATSR))
+    if options.get("device-iotlb", device_tlb) != device_tlb:
+        yield f"device-iotlb is {options['device-iotlb']}, the table has {'an' if device_tlb else 'no'} ATSR"
+
+
+def _unlike_machine(table: DmarTable, data: dict[str, Any]) -> Iterator[str]:
+    """Tell where the table names what is not there, or leaves out what is: I/O APICs, and devices of the root bus."""
+    functions = [SourceId.parse(bdf) for bdf in data["functions"]]
+    root = [function for function in functions if not function.bus]
+    memory = [range(first, last + 1) for first, last in data["memory"]]
+    io_apics = io_apic_ids(bytes.fromhex(data["madt"]))
+    yield from map(str, misfits(table, root, memory, io_apics))
+    scopes = [scope for unit in table.of(StructureType.DRHD) for scope in unit.scopes]
+    everything = any(unit.flags & 1 for unit in table.of(StructureType.DRHD))
+    named = {scope.function for scope in scopes if scope.kind in (ScopeType.ENDPOINT, ScopeType.BRIDGE)}
+    if not everything:
+        yield from (f"no scope names {function}" for function in root if function not in named)
+    known = {scope.enumeration for scope in scopes if scope.kind == ScopeType.IO_APIC}
+    yield from (f"no scope names I/O APIC {number}" for number in io_apics if number not in known)
+
+
+def _unlike_log(table: DmarTable, lines: list[str]) -> Iterator[str]:
+    """Tell where the kernel read something else (parse_dmar_table in drivers/iommu/intel/dmar.c)."""
+    expected = [f"DMAR: Host address width {table.address_width}"]
+    expected += [f"DMAR: DRHD base: {unit.base:#016x} flags: {unit.flags:#x}" for unit in table.of(StructureType.DRHD)]
+    for kind, word in ((StructureType.RMRR, "RMRR"), (StructureType.ATSR, "ATSR")):
+        if not table.of(kind):
+            expected.append(f"DMAR: No {word} found")
+    for line in expected:
+        if not any(line in each for each in lines):
+            yield f"the kernel did not say '{line}'"
