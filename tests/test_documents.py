@@ -26,12 +26,14 @@ def test_the_reference_is_fresh():
     assert (ROOT / "docs/scenarios.md").read_text(encoding="utf-8") == markdown(), "run 'harness schema'"
 
 
-def test_the_scenario_of_the_readme_is_valid(tmp_path):
-    [text] = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
-    path = tmp_path / "readme.yaml"
-    path.write_text(text, encoding="utf-8")
+def test_the_scenarios_of_the_readme_are_valid(tmp_path):
+    loaded = []
+    for number, text in enumerate(re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)):
+        path = tmp_path / f"readme-{number}.yaml"
+        path.write_text(text, encoding="utf-8")
+        loaded += [variant.id for variant in load(path)]
 
-    assert [variant.id for variant in load(path)] == ["unmapped-write"]
+    assert loaded == ["unmapped-write", "my-first-fault"]
 
 
 def test_every_make_target_of_the_readme_is_in_make_help():

@@ -60,23 +60,29 @@ class Reports:
     @property
     def contradiction(self) -> str:
         """How the witnesses disagree about what was reported; empty if they do not."""
-        fault = self.fault
+        fault, status = self.fault, self.registers.status
+        traced = "; ".join(map(str, self.traced)) or "nothing"
         if self.none:
             return ""
         if fault is None:
-            what = self.traced[0] if self.traced else "nothing"
-            return f"the fault record holds no refused DMA, the trace tells of {what}"
-        if self.registers.status.overflow or self.registers.status.queue_error:
-            return f"beside one fault, the fault status is {self.registers.status.raw:#x}"
-        if not self.registers.status.pending:
-            return "the fault record holds a fault, but the fault status tells of none"
-        if not any(_alike(fault, traced) for traced in self.traced):
-            told = "; ".join(map(str, self.traced)) or "nothing"
-            return f"the fault record holds a {fault}, the trace tells of {told}"
-        if [(one.source, one.reason) for one in self.recorded] != [(fault.source, fault.reason)]:
-            told = "; ".join(f"{one.source} {describe(one.reason)}" for one in self.recorded) or "nothing"
-            return f"the fault record holds a {fault}, QEMU traced as recorded: {told}"
-        return ""
+            return f"the fault record holds no refused DMA, the trace tells of {traced}"
+        recorded = "; ".join(f"{one.source} {describe(one.reason)}" for one in self.recorded) or "nothing"
+        rules = (
+            (
+                bool(status.overflow or status.queue_error),
+                f"beside one fault, the fault status is {status.raw:#x}",
+            ),
+            (not status.pending, "the fault record holds a fault, but the fault status tells of none"),
+            (
+                not any(_alike(fault, one) for one in self.traced),
+                f"the fault record holds a {fault}, the trace tells of {traced}",
+            ),
+            (
+                [(one.source, one.reason) for one in self.recorded] != [(fault.source, fault.reason)],
+                f"the fault record holds a {fault}, QEMU traced as recorded: {recorded}",
+            ),
+        )
+        return next((text for applies, text in rules if applies), "")
 
     def differences(self, attack: Attack) -> str:
         """Tell how the reported fault is not that of `attack`, whatever its reason; empty if it is."""
