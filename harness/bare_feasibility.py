@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.machine.spec import Translation
+from harness.scenario.device import Device
 from harness.scenario.edit import Edit
 from harness.scenario.load import Variant
+from harness.scenario.step import Step
 from harness.source.diagnostics import Diagnostic, did_you_mean
 
 _ON = (True, "on")
@@ -35,11 +37,21 @@ def wrong_on_bare(variant: Variant) -> Iterator[Diagnostic]:
             problem = _misplaced(edit, machine.translation, narrow=options.get("aw_bits") == 39)
             if problem is not None:
                 yield variant.diagnostic(("steps", index, *path), *problem)
-        for name, path in step.needs_engine():
+        for name, what, path in step.needs_engine():
             device = variant.scenario.devices.get(name)
-            if device is not None and not device.max_dma:
-                text = f"'{name}' ({device.model_word}) cannot be told to issue a DMA"
-                yield variant.diagnostic(("steps", index, *path), text)
+            inability = None if device is None else _unable(device, what, step)
+            if device is not None and inability is not None:
+                yield variant.diagnostic(("steps", index, *path), f"'{name}' ({device.model_word}) {inability}")
+
+
+def _unable(device: Device, what: str, step: Step) -> str | None:
+    """Tell why `device` cannot do what a step wants of it."""
+    if what not in device.bare:
+        known = " and ".join(sorted(device.bare))
+        return f"can only {known} on a bare machine" if known else "cannot be told anything on a bare machine"
+    if device.wired and any(edit.entry not in ("leaf", "level-1") for _, edit in step.edits()):
+        return "fetches its ring through the same tables: break the leaf, or go to an address that nothing maps"
+    return None
 
 
 def _misplaced(edit: Edit, translation: Translation, *, narrow: bool) -> tuple[str, str | None] | None:

@@ -332,3 +332,28 @@ def test_a_counter_proof_takes_one_protection_away(planned, protection, argument
 
     assert (bare.machine.kernel_args, len(bare.machine.iommus)) == (arguments, units)
     assert bare.protection_removed == protection
+
+
+BARE = (
+    "machine: {kind: bare, iommu: {}}\n"
+    "devices:\n  d: {model: edu}\n  nic: {model: igb}\n  virtio: {model: virtio-net}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("provoke", "message"),
+    [
+        ("{device: nic, write: 64, at: 0x20000}", "'nic' (igb) can only read on a bare machine"),
+        ("{device: virtio, read: 64, at: 0x20000}", "'virtio' (virtio-net) cannot be told anything on a bare machine"),
+        (
+            "{device: nic, read: 64, break: {entry: context, field: present, value: 0}}",
+            (
+                "'nic' (igb) fetches its ring through the same tables: "
+                "break the leaf, or go to an address that nothing maps"
+            ),
+        ),
+    ],
+)
+def test_what_a_device_cannot_do_on_a_bare_machine_is_told(planned, provoke, message):
+    text = HEAD + BARE + f"steps:\n  - provoke: {provoke}\n    expect: silent\ncounter_proof: [unbroken]\n"
+    assert [(line, told) for line, _, told, _ in _problems(planned, text)] == [(9, message)]

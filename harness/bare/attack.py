@@ -81,7 +81,7 @@ def _read(session: BareSession, device: BareDevice, aim: Aim, places: dict[str, 
     session.record(
         "bytes",
         access=aim.access.value,
-        came_out=came_out.hex(),
+        came_out=None if came_out is None else came_out.hex(),
         places=[{"name": name, "gpa": gpa, "before": found[name].hex()} for name, gpa in places.items()],
     )
 

@@ -25,8 +25,10 @@ _BRIDGE_BUS = 0x20
 
 _COMMAND, _BUSES, _WINDOW_REGISTER, _BAR0, _CAPABILITIES = 0x04, 0x18, 0x20, 0x10, 0x34
 _MEMORY_AND_MASTER = 0x6
+_CLASS = 0x08
 _MSI = 0x05
 _EXTENDED = 0x100
+_SRIOV = 0x10
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,18 @@ class PciBuses:
         bars = dict(self._bars(address))
         self.write(address, _COMMAND, _MEMORY_AND_MASTER, 2)
         return Function(address, source, bars)
+
+    def first_virtual_function(self, physical: Function) -> Function:
+        """Enable one virtual function of `physical` (PCI Express spec, SR-IOV) and let it master the bus."""
+        sriov = self.extended_capability(physical.address, _SRIOV)
+        self.write(physical.address, sriov + 0x10, 1, 2)  # NumVFs
+        self.write(physical.address, sriov + 0x08, 0b1001, 2)  # VF Enable, VF MSE
+        address = SourceId(physical.address.value + self.read(physical.address, sriov + 0x14, 2))
+        # Its vendor reads as ffff, as SR-IOV wants it; its class does not.
+        if self.read(address, _CLASS, 4) == 0xFFFF_FFFF:
+            raise InfraError(f"{physical.address} has no virtual function at {address}")
+        self.write(address, _COMMAND, _MEMORY_AND_MASTER, 2)
+        return Function(address, address, physical.bars)
 
     def read(self, function: SourceId, offset: int, size: int) -> int:
         """Read `size` bytes of the configuration space of `function`."""

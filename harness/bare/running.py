@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.bare.edu import CopyChannel
+from harness.bare.nic import E1000E, IGB, TransmitRing
 from harness.bare.pci import PciBuses
 from harness.bare.session import BareDevice, BareSession, Engine
 from harness.errors import HarnessError
@@ -17,6 +18,8 @@ from harness.machine.parts import QemuBinary
 from harness.machine.properties import QemuFacts
 from harness.machine.spec import MachineSpec
 from harness.vtd.registers import CAP, Capability
+
+_QUEUES = {"e1000e": E1000E, "igb": IGB, "igb-vf": IGB}
 
 #: The bit of CAP.SAGAW that offers tables of 4 levels.
 _FOUR_LEVELS = 0b100
@@ -72,7 +75,10 @@ def bare_session(
             unbroken=unbroken,
         )
         for role in roles:
-            device = BareDevice(role.name, role.model, session.buses.set_up(role.qdev), _engine(role, session))
+            function = session.buses.set_up(role.qdev)
+            if role.model == "igb-vf":
+                function = session.buses.first_virtual_function(function)
+            device = BareDevice(role.name, role.model, function, _engine(role, session))
             session.devices[role.name] = device
             journal.record(
                 "runner",
@@ -89,4 +95,7 @@ def bare_session(
 def _engine(role: BareRole, session: BareSession) -> Engine:
     if role.model == "edu":
         return CopyChannel(session)
+    if role.model in _QUEUES:
+        wire = session.machine.wires[str(role.qdev["netdev"])]
+        return TransmitRing(session, _QUEUES[role.model], wire)
     raise HarnessError(f"nothing drives '{role.name}' ({role.model}) on a bare machine")

@@ -91,8 +91,8 @@ class Engine(Protocol):
     def read(self, device: BareDevice, address: int, length: int, *, purpose: str) -> None:
         """Make the device read `length` bytes at the bus address `address`, announced for `purpose`."""
 
-    def held(self, device: BareDevice, length: int) -> bytes:
-        """Give the first `length` bytes that the device has read last, whatever the state of the tables."""
+    def held(self, device: BareDevice, length: int) -> bytes | None:
+        """Give the first `length` bytes that the device has read last, whatever the tables are; None for nothing."""
 
     def interrupt(self, device: BareDevice, address: int, data: int) -> None:
         """Make the device request the interrupt `data` at `address`, announced."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from harness.scenario.device import Device
+from harness.scenario.device import BareAccess, Device
 from harness.session import AttachedDevice, Engine, Session, fresh_bytes
 
 
@@ -49,6 +49,7 @@ class Edu(Device, model="edu"):
 
     model: Literal["edu"]
 
+    bare: ClassVar[frozenset[BareAccess]] = frozenset({"read", "write", "interrupt"})
     max_dma: ClassVar[int] = 4096
 
     def qdev(self) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from harness.ring_attack import DescriptorRings
-from harness.scenario.device import Device
+from harness.scenario.device import BareAccess, Device
 from harness.session import Engine
 
 
@@ -17,6 +17,7 @@ class Igb(Device, model="igb"):
     kernel_driver: ClassVar[str | None] = "igb"
     wired: ClassVar[bool] = True
     min_dma: ClassVar[int] = 64  # what arrives or leaves is an Ethernet frame
+    bare: ClassVar[frozenset[BareAccess]] = frozenset({"read"})
     max_dma: ClassVar[int] = 1400
 
     def qdev(self) -> dict[str, object]:

@@ -29,6 +29,7 @@ from harness.qmp import Monitor
 from harness.qtest import Qtest, QtestLost
 from harness.vtd.registers import DEFAULT_BASE
 from harness.waiting import Deadline, wait_for
+from harness.wire import Wire
 
 MEMORY = 64 << 20
 
@@ -50,6 +51,7 @@ class BareMachine:
         self.process: Process
         self.monitor: Monitor
         self.qtest: Qtest
+        self.wires: dict[str, Wire] = {}
         self._memory = memory
         self._stack = ExitStack()
         self._stopped = False
@@ -72,6 +74,7 @@ class BareMachine:
         """
         iommus = resolve_all(spec.iommus, facts)
         with ExitStack() as stack:
+            wires = {name: stack.enter_context(Wire(name)) for name in spec.wires}
             memory = _anonymous(stack, "memory", b"")
             os.ftruncate(memory, MEMORY)
             rom = _anonymous(stack, "rom", _rom())
@@ -92,7 +95,7 @@ class BareMachine:
                 *("-bios", f"/proc/self/fd/{rom}"),
                 *device_options({"driver": IOMMU_DEVICE, **properties} for properties in iommus),
                 *device_options(ports(spec)),
-                *(part for hub, wire in enumerate(spec.wires) for part in _hub(wire, hub)),
+                *(part for wire in wires.values() for part in _netdev(wire)),
                 *device_options(devices),
                 *("-chardev", f"socket,id=qmp,fd={monitor_theirs.fileno()}", "-mon", "chardev=qmp,mode=control"),
                 *("-chardev", f"socket,id=qtest,fd={qtest_theirs.fileno()}", "-qtest", "chardev:qtest"),
@@ -104,12 +107,16 @@ class BareMachine:
                 Monitor(monitor_ours, "qmp", lambda kind, message: _journal_qmp(journal, kind, message))
             )
             machine.qtest = stack.enter_context(Qtest(qtest_ours))
+            machine.wires = wires
             inherited = [memory, rom, monitor_theirs.fileno(), qtest_theirs.fileno()]
+            inherited += [wire.qemu_fd for wire in wires.values()]
             machine.process = Process(argv, stderr=directory.file(STDERR), pass_fds=inherited, env=qemu.env)
             stack.callback(lambda: machine.process.stop(quit=None))
             journal.record("process", "start", pid=machine.process.pid, argv=list(argv))
             monitor_theirs.close()
             qtest_theirs.close()
+            for wire in wires.values():
+                wire.inherited()
             machine._connect()
             machine._stack = stack.pop_all()
         return machine
@@ -247,9 +254,8 @@ def _memory_backend(descriptor: int) -> dict[str, Any]:
     return {"qom-type": "memory-backend-file", "id": "ram", "size": MEMORY, "mem-path": path, "share": True}
 
 
-def _hub(wire: str, hub: int) -> tuple[str, str]:
-    """A wire that leads nowhere."""
-    return "-netdev", f"hubport,id={wire},hubid={hub}"
+def _netdev(wire: Wire) -> tuple[str, str]:
+    return "-netdev", f"dgram,id={wire.name},local.type=fd,local.str={wire.qemu_fd}"
 
 
 def _rom() -> bytes:

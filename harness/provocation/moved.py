@@ -60,8 +60,7 @@ class Moved:
 
     @classmethod
     def _read(cls, phase: Phase, seen: Entry, places: dict[str, Any]) -> Moved:
-        out = bytes.fromhex(seen.data["came_out"])
-        _demand_reading(phase, None, out, "what the device holds")
+        out = _came_out(phase, seen)
         secrets = {name: bytes.fromhex(place["before"]) for name, place in places.items()}
         for name, secret in secrets.items():
             _demand_reading(phase, int(places[name]["gpa"]), secret, name)
@@ -89,6 +88,20 @@ class Moved:
         fits = may_refuse if self.nothing else may_land and self.whole and not self.elsewhere
         verdict = WitnessVerdict.CONFIRMS if fits else WitnessVerdict.DENIES
         return Witness(name="bytes", step=evidence.index, verdict=verdict, evidence=str(self), refs=(self.ref,))
+
+
+def _came_out(phase: Phase, seen: Entry) -> bytes:
+    """Give what the device has read: as it was read from memory, as its wire showed it, or nothing on a silent wire."""
+    told = seen.data["came_out"]
+    frames = [str(entry.data["data"]) for entry in phase.of("wire", "frame")]
+    if told is None:
+        if frames or not phase.of("wire", "silent"):
+            raise Untold(f"{seen.ref}: nothing came out of the device, but {frames or 'nobody looked'}")
+        return b""
+    out = bytes.fromhex(told)
+    if not any(frame.startswith(told) for frame in frames):
+        _demand_reading(phase, None, out, "what the device holds")
+    return out
 
 
 def _demand_reading(phase: Phase, gpa: int | None, found: bytes, name: str, *, times: int = 1) -> None:

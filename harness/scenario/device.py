@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 DEVICES: Registry[Device] = Registry("device model")
 
+#: What a device can be told to do on a bare machine.
+BareAccess = Literal["read", "write", "interrupt"]
+
 #: Where a device can sit. Each has a root port of its own, or all share one pcie-pci-bridge and its requester ID.
 Behind = Literal["root-port", "bridge"]
 
@@ -36,6 +39,10 @@ class Device(Section):
     min_dma: ClassVar[int] = 16
     #: The longest single DMA it can be made to issue, in bytes; 0 where it is no rogue.
     max_dma: ClassVar[int] = 0
+    #: What it can be made to do on a machine without a guest; `interrupt` is a request of its own.
+    bare: ClassVar[frozenset[BareAccess]] = frozenset()
+    #: Whether it is there on machines without a guest only.
+    bare_only: ClassVar[bool] = False
 
     model: str = Field(description="What the device is.")
     behind: Behind = Field(

@@ -187,6 +187,7 @@ class Scenario(Section):
                 raise complaint("{written} is listed twice", value=protection, at=("counter_proof", index))
             self._check_protection(index, protection)
         self._check_steps()
+        self._check_devices()
         if self.machine.kind == "bare":
             self._check_bare()
         return self
@@ -208,6 +209,12 @@ class Scenario(Section):
             if step.ends_machine and index + 1 < len(self.steps):
                 text = f"QEMU may not outlive '{step.keyword}', so no step can follow it"
                 raise complaint(text, at=("steps", index + 1), on_key=True)
+
+    def _check_devices(self) -> None:
+        for name, device in self.devices.items():
+            if device.bare_only and self.machine.kind != "bare":
+                text = "{written} is driven on machines without a guest only"
+                raise complaint(text, value=device.model_word, at=("devices", name, "model"))
 
     def _check_bare(self) -> None:
         """Complain of what only a machine with a guest has."""

@@ -119,8 +119,8 @@ class Step(Section):
         """Give the edits it makes to the unit's tables, with the way to each from the step."""
         return ()
 
-    def needs_engine(self) -> Iterable[tuple[str, NodePath]]:
-        """Give the devices that it tells to issue a DMA on a bare machine, with the way to each from the step."""
+    def needs_engine(self) -> Iterable[tuple[str, str, NodePath]]:
+        """Give the devices that it makes act on a bare machine, what they do, and the way to each from the step."""
         return ()
 
     @property

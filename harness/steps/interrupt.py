@@ -124,9 +124,9 @@ class Interrupt(Step, keyword="interrupt"):
         """Give the edits."""
         return [(("interrupt", "break", index), edit) for index, edit in enumerate(self.interrupt.break_)]
 
-    def needs_engine(self) -> list[tuple[str, NodePath]]:
+    def needs_engine(self) -> list[tuple[str, str, NodePath]]:
         """Give the device."""
-        return [(self.interrupt.device, ("interrupt", "device"))]
+        return [(self.interrupt.device, "interrupt", ("interrupt", "device"))]
 
     def run(self, session: BareSession) -> None:
         """Request the interrupt with whole, broken and whole entries, and record all that tells what became of each."""

@@ -119,9 +119,9 @@ class Provoke(Step, keyword="provoke"):
         """Give the edits."""
         return [(("provoke", "break", index), edit) for index, edit in enumerate(self.provoke.break_)]
 
-    def needs_engine(self) -> list[tuple[str, NodePath]]:
+    def needs_engine(self) -> list[tuple[str, str, NodePath]]:
         """Give the device."""
-        return [(self.provoke.device, ("provoke", "device"))]
+        return [(self.provoke.device, self.provoke.access.value, ("provoke", "device"))]
 
     def run(self, session: BareSession) -> None:
         """Issue the DMA with whole, broken and whole tables, and record all that tells what became of each."""

@@ -103,10 +103,10 @@ class Recording(Step, keyword="recording"):
             if name is not None
         ]
 
-    def needs_engine(self) -> list[tuple[str, NodePath]]:
+    def needs_engine(self) -> list[tuple[str, str, NodePath]]:
         """Give the devices that are refused a DMA."""
         return [
-            (action.fault, ("recording", index, "fault"))
+            (action.fault, "write", ("recording", index, "fault"))
             for index, action in enumerate(self.recording)
             if action.fault is not None
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
@@ -158,6 +159,9 @@ def test_the_files_of_the_atlas_are_written(run):
     write_atlas(run, chart(gather(run)), [])
     written = json.loads((run.path / "atlas.json").read_text())
     assert (written["schema"], written["qemu"], written["variants"], written["as_spec"]) == (1, "10.0.13", 1, 1)
+    section = Path("docs/results.md").read_text().partition("\n## atlas.json")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert set(written) == set(re.findall(r"`(\w+)`", " ".join(rows)))
     assert written["codes"]["0x02"]["provoked"] == 1
     assert written["codes"]["0x0d"]["why_not"]
     html = (run.path / "atlas.html").read_text()
