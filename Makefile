@@ -14,7 +14,7 @@ flag = $(if $(filter-out 0 no off false,$($1)),$2)
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  options: SCENARIO='NAMES OR FILES' (run, list, validate, shell), K='EXPRESSION' PROVE=1 COLD=1 (run), JOBS=N (run, test), IMAGES=NAMES (repin), RUN=DIRECTORY (report)"
+	@echo "  options: SCENARIO='NAMES OR FILES' (run, list, validate, shell), WRITE=1 (atlas: docs/fault-atlas.md), K='EXPRESSION' PROVE=1 COLD=1 (run), JOBS=N (run, test), IMAGES=NAMES (repin), RUN=DIRECTORY (report)"
 
 setup: environment ## install what is missing: Python environment, QEMU, guest images
 	@$(BIN)/harness images build --quiet
@@ -46,7 +46,7 @@ lint:
 unit:
 	$(BIN)/pytest tests -m 'not qemu and not guest'
 
-atlas: setup ## provoke every VT-d fault and compare it with the spec; BARE=1 without guests, QEMU=qemu-11 for 11.1, WRITE=1 the page
+atlas: setup ## provoke every VT-d fault, compare it with the spec; BARE=1 without guests, QEMU=qemu-11 on 11.1
 	$(if $(QEMU),VTD_QEMU=$(QEMU)) $(BIN)/harness atlas $(call flag,BARE,--bare) $(call flag,PROVE,--prove) $(call flag,WRITE,--write) $(if $(JOBS),-j $(JOBS))
 
 bench: setup ## measure what the harness costs beside the plain way; ONLY=A,B some figures, QUICK=1 few samples

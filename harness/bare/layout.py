@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.machine.bare import MEMORY, ROM_TARGET
+from harness.machine.bare import ROM_TARGET
+from harness.machine.bare_argv import MEMORY
 from harness.machine.spec import Translation
 from harness.vtd.source_id import SourceId
 from harness.vtd.structure import Structure

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from harness.atlas.chart import Chart, chart
 from harness.atlas.gathered import TAG, gather
 from harness.atlas.page import PAGE
-from harness.atlas.write import HTML, JSON, write_atlas
+from harness.atlas.write import HTML, JSON, MARKDOWN, write_atlas
 from harness.cli.commands import add, positive
 from harness.cli.running import RUNS, run_scenarios
 from harness.errors import HarnessError
 from harness.evidence import RunDirectory
+from harness.report.manifest import refresh
 from harness.scenario.load import load
 from harness.suite import ExitCode
 from harness.verdict import Conformance
@@ -55,6 +56,7 @@ def run_atlas(arguments: argparse.Namespace) -> int:
     run = RunDirectory((arguments.source or arguments.runs / "latest").resolve())
     made = chart(gather(run))
     text = write_atlas(run, made, atlas_files())
+    refresh(run, (JSON, HTML, MARKDOWN))
     _tell(run, made)
     if arguments.write:
         if not _whole(made, arguments):

@@ -17,6 +17,7 @@ from harness import runner
 from harness.cli.commands import add
 from harness.cli.running import add_selection
 from harness.machine.argv import Channels, command_line
+from harness.machine.bare_argv import BareChannels, bare_command_line
 from harness.machine.launch import CONSOLE, TRACE
 from harness.machine.properties import resolve
 from harness.plan import Plan
@@ -115,6 +116,17 @@ def write_schema(arguments: argparse.Namespace) -> int:
 def _argv(plan: Plan, host: HostFacts) -> list[str]:
     """Give the argv of a run; only the numbers of the descriptors that QEMU inherits are not known before."""
     descriptors = itertools.count(3)
+    iommus = [resolve(iommu, host.facts).properties for iommu in plan.machine.iommus]
+    if plan.machine.kind == "bare":
+        bare = BareChannels(
+            memory=next(descriptors),
+            rom=next(descriptors),
+            qmp=next(descriptors),
+            qtest=next(descriptors),
+            wires={wire: next(descriptors) for wire in plan.machine.wires},
+            trace=TRACE,
+        )
+        return bare_command_line(plan.machine, iommus, [device.qdev for device in plan.devices], bare, host.qemu)
     channels = Channels.inherited(
         qmp_fd=next(descriptors),
         ssh_fd=next(descriptors),
@@ -124,7 +136,6 @@ def _argv(plan: Plan, host: HostFacts) -> list[str]:
         trace=TRACE,
         wire_fds={wire: next(descriptors) for wire in plan.machine.wires},
     )
-    iommus = [resolve(iommu, host.facts).properties for iommu in plan.machine.iommus]
     return command_line(plan.machine, iommus, channels, host.image(plan.machine.image), host.qemu)
 
 

@@ -53,6 +53,8 @@ def open_shell(arguments: argparse.Namespace) -> int:
         raise Unselectable("'harness shell' needs a terminal", hint="a run's 'repro.sh' boots the same machine too")
     with planned(arguments) as (plans, host), Live() as live:
         plan = plans[0]
+        if plan.machine.kind == "bare":
+            raise Unselectable(f"the machine of '{plan.id}' runs no guest that could have a shell")
         run = suite.begin(RUNS / "shell", host.describe(), prove=False)
         directory = run.variant(plan.scenario, plan.variant)
         live.preparing(f"{plan.id}: booting")

@@ -19,10 +19,10 @@ from typing import Any, Self
 from harness.errors import LaunchError, MonitorError, WaitTimeout
 from harness.evidence import Journal, VariantDirectory
 from harness.machine import repro
-from harness.machine.argv import SANDBOX, as_json, device_options, ports
-from harness.machine.launch import ARGV, GREETING_S, STDERR, TRACE
+from harness.machine.bare_argv import MEMORY, BareChannels, bare_command_line
+from harness.machine.launch import ARGV, GREETING_S, STDERR, TRACE, require_plain
 from harness.machine.parts import QemuBinary
-from harness.machine.properties import IOMMU_DEVICE, QemuFacts, resolve_all
+from harness.machine.properties import QemuFacts, resolve_all
 from harness.machine.spec import ROM_TABLE, MachineSpec
 from harness.process import Process, StopRung
 from harness.qmp import Monitor
@@ -30,8 +30,6 @@ from harness.qtest import Qtest, QtestLost
 from harness.vtd.registers import DEFAULT_BASE
 from harness.waiting import Deadline, wait_for
 from harness.wire import Wire
-
-MEMORY = 64 << 20
 
 #: The page that all paging entries in ROM map.
 ROM_TARGET = 0x0180_0000
@@ -72,6 +70,7 @@ class BareMachine:
         Raises Unsupported for an IOMMU option this QEMU does not have, LaunchError with QEMU's own words when QEMU
         refuses the configuration.
         """
+        require_plain(directory)
         iommus = resolve_all(spec.iommus, facts)
         with ExitStack() as stack:
             wires = {name: stack.enter_context(Wire(name)) for name in spec.wires}
@@ -80,27 +79,15 @@ class BareMachine:
             rom = _anonymous(stack, "rom", _rom())
             monitor_ours, monitor_theirs = _pair(stack)
             qtest_ours, qtest_theirs = _pair(stack)
-            argv = [
-                *qemu.argv_prefix,
-                *("-name", "guest=vtd-bare,debug-threads=on"),
-                *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-                *("-sandbox", SANDBOX),
-                *("-msg", "timestamp=on", "-D", str(directory.file(TRACE))),
-                *(
-                    "-machine",
-                    "q35,kernel-irqchip=split,usb=off,sata=off,smbus=off,vmport=off,pit=off,hpet=off,memory-backend=ram",
-                ),
-                *("-object", as_json(_memory_backend(memory))),
-                *("-accel", "tcg", "-icount", "shift=0,sleep=off", "-m", f"{MEMORY >> 20}M"),
-                *("-bios", f"/proc/self/fd/{rom}"),
-                *device_options({"driver": IOMMU_DEVICE, **properties} for properties in iommus),
-                *device_options(ports(spec)),
-                *(part for wire in wires.values() for part in _netdev(wire)),
-                *device_options(devices),
-                *("-chardev", f"socket,id=qmp,fd={monitor_theirs.fileno()}", "-mon", "chardev=qmp,mode=control"),
-                *("-chardev", f"socket,id=qtest,fd={qtest_theirs.fileno()}", "-qtest", "chardev:qtest"),
-                *("-qtest-log", "/dev/null"),
-            ]
+            channels = BareChannels(
+                memory=memory,
+                rom=rom,
+                qmp=monitor_theirs.fileno(),
+                qtest=qtest_theirs.fileno(),
+                wires={name: wire.qemu_fd for name, wire in wires.items()},
+                trace=str(directory.file(TRACE)),
+            )
+            argv = bare_command_line(spec, iommus, devices, channels, qemu)
             directory.file(ARGV).write_text(repro.shell_lines(argv) + "\n", encoding="utf-8")
             machine = cls(argv, directory, journal, memory)
             machine.monitor = stack.enter_context(
@@ -247,15 +234,6 @@ class BareMachine:
     def _check(self, gpa: int, size: int) -> None:
         if not self.holds(gpa, size):
             raise ValueError(f"there is no memory for {size} bytes at {gpa:#x}")
-
-
-def _memory_backend(descriptor: int) -> dict[str, Any]:
-    path = f"/proc/self/fd/{descriptor}"
-    return {"qom-type": "memory-backend-file", "id": "ram", "size": MEMORY, "mem-path": path, "share": True}
-
-
-def _netdev(wire: Wire) -> tuple[str, str]:
-    return "-netdev", f"dgram,id={wire.name},local.type=fd,local.str={wire.qemu_fd}"
 
 
 def _rom() -> bytes:

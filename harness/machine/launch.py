@@ -99,9 +99,7 @@ class Machine:
         Raises Unsupported for an IOMMU option this QEMU does not have, LaunchError with QEMU's own words when QEMU
         refuses the configuration.
         """
-        if "%" in str(directory.path):
-            # QEMU takes it for a template in the name of its log (qemu_set_log_internal in util/log.c).
-            raise InfraError(f"QEMU can keep no trace below {directory.path}", hint="take a directory without '%'")
+        require_plain(directory)
         iommus = resolve_all(spec.iommus, facts)
         with ExitStack() as stack:
             wires = {name: stack.enter_context(Wire(name)) for name in spec.wires}
@@ -338,6 +336,12 @@ def _host_key(template: Template | None) -> tuple[bytes, str]:
 def _stub(image: BootImage, descriptor: int) -> StubImage:
     file = Path(f"/proc/self/fd/{descriptor}")
     return StubImage(image.name, image.digest, kernel=file, initrd=file)
+
+
+def require_plain(directory: VariantDirectory) -> None:
+    """InfraError for a directory whose name QEMU takes for a template in that of its log (qemu_set_log_internal)."""
+    if "%" in str(directory.path):
+        raise InfraError(f"QEMU can keep no trace below {directory.path}", hint="take a directory without '%'")
 
 
 def _overridden(stack: ExitStack, image: BootImage, spec: MachineSpec) -> int | None:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import plan as planning
-from harness import runner
-from harness.equipment import HostFacts, open_host
 from harness.evidence import JOURNAL, VariantDirectory
 from harness.judge import judge_variant
-from harness.result import unseen
 from harness.verdict import Conformance, Outcome, Verdict
+from tests.bare.mutation import Entry, Flip, bits, flipped, judged, of, put, run
 
 pytestmark = pytest.mark.qemu
 
@@ -44,22 +40,6 @@ counter_proof: [unbroken]
 
 
 @pytest.fixture(scope="module")
-def host() -> HostFacts:
-    return open_host(print)
-
-
-def run(host: HostFacts, directory: Path, text: str, *, prove: bool = False) -> Path:
-    """Run the scenario `text` and give the directory of its one variant."""
-    file = directory / "mutants.yaml"
-    file.write_text(text, encoding="utf-8")
-    (plan,) = planning.plan_all([file], host)
-    variant = VariantDirectory(directory / "run" / plan.scenario / "default")
-    variant.path.mkdir(parents=True)
-    runner.run_plan(plan, variant, host, prove=prove, progress=unseen)
-    return variant.path
-
-
-@pytest.fixture(scope="module")
 def recorded(host, tmp_path_factory) -> Path:
     path = run(host, tmp_path_factory.mktemp("recorded"), SCENARIO, prove=True)
     verdict = judge_variant(VariantDirectory(path))
@@ -72,53 +52,6 @@ def recorded(host, tmp_path_factory) -> Path:
 @pytest.fixture
 def copy(recorded, tmp_path) -> Path:
     return Path(shutil.copytree(recorded, tmp_path / "copy"))
-
-
-def judged(path: Path) -> Verdict:
-    return judge_variant(VariantDirectory(path))
-
-
-Entry = dict[str, Any]
-Flip = Callable[[Entry], bool]
-
-
-def flipped(path: Path, step: int, phase: str, flip: Flip) -> bool:
-    """Change the first entry of a phase of a step that `flip` takes; give whether there was one."""
-    journal = path / JOURNAL
-    entries = [json.loads(line) for line in journal.read_text().splitlines()]
-    now = ""
-    for entry in entries:
-        if entry["step"] == step and (entry["source"], entry["kind"]) == ("observation", "phase"):
-            now = entry["data"]["name"]
-        if entry["step"] == step and now == phase and flip(entry):
-            journal.write_text("".join(json.dumps(each) + "\n" for each in entries))
-            return True
-    return False
-
-
-def of(source: str, kind: str, change: Callable[[Entry], None]) -> Flip:
-    def flip(entry: Entry) -> bool:
-        if (entry["source"], entry["kind"]) != (source, kind):
-            return False
-        before = json.dumps(entry["data"])
-        change(entry["data"])
-        return json.dumps(entry["data"]) != before
-
-    return flip
-
-
-def bits(key: str, mask: int) -> Callable[[Entry], None]:
-    def change(data: Entry) -> None:
-        data[key] ^= mask
-
-    return change
-
-
-def put(key: str, value: Any) -> Callable[[Entry], None]:
-    def change(data: Entry) -> None:
-        data[key] = value
-
-    return change
 
 
 #: What a witness says of the attack of a reported fault, with one thing changed.
