@@ -20,10 +20,11 @@ from harness.errors import LaunchError, MonitorError, WaitTimeout
 from harness.evidence import Journal, VariantDirectory
 from harness.machine import repro
 from harness.machine.bare_argv import MEMORY, BareChannels, bare_command_line
-from harness.machine.launch import ARGV, GREETING_S, STDERR, TRACE, require_plain
+from harness.machine.launch import ARGV, GREETING_S, STDERR, TRACE, in_memory, journal_qmp, require_plain
 from harness.machine.parts import QemuBinary
 from harness.machine.properties import QemuFacts, resolve_all
 from harness.machine.spec import ROM_TABLE, MachineSpec
+from harness.machine.tracing import switch_events, whole_lines
 from harness.process import Process, StopRung
 from harness.qmp import Monitor
 from harness.qtest import Qtest, QtestLost
@@ -74,9 +75,9 @@ class BareMachine:
         iommus = resolve_all(spec.iommus, facts)
         with ExitStack() as stack:
             wires = {name: stack.enter_context(Wire(name)) for name in spec.wires}
-            memory = _anonymous(stack, "memory", b"")
+            memory = in_memory(stack, b"")
             os.ftruncate(memory, MEMORY)
-            rom = _anonymous(stack, "rom", _rom())
+            rom = in_memory(stack, _rom())
             monitor_ours, monitor_theirs = _pair(stack)
             qtest_ours, qtest_theirs = _pair(stack)
             channels = BareChannels(
@@ -91,7 +92,7 @@ class BareMachine:
             directory.file(ARGV).write_text(repro.shell_lines(argv) + "\n", encoding="utf-8")
             machine = cls(argv, directory, journal, memory)
             machine.monitor = stack.enter_context(
-                Monitor(monitor_ours, "qmp", lambda kind, message: _journal_qmp(journal, kind, message))
+                Monitor(monitor_ours, "qmp", lambda kind, message: journal_qmp(journal, kind, message))
             )
             machine.qtest = stack.enter_context(Qtest(qtest_ours))
             machine.wires = wires
@@ -197,25 +198,11 @@ class BareMachine:
 
     def trace(self, events: Sequence[str], *, on: bool) -> None:
         """Switch trace events and check with QEMU that they are; MonitorError for one QEMU does not have."""
-        for event in events:
-            self.monitor.execute("trace-event-set-state", name=event, enable=on)
-            states = [entry["state"] for entry in self.monitor.execute("trace-event-get-state", name=event)]
-            if states != ["enabled" if on else "disabled"]:
-                raise MonitorError(
-                    f"trace event '{event}' did not switch {'on' if on else 'off'}: {states}",
-                    command="trace-event-set-state",
-                )
+        switch_events(self.monitor, events, on=on)
 
     def trace_lines(self, since_offset: int = 0) -> tuple[list[str], int]:
         """The whole lines of the trace log from byte `since_offset`, and the offset at which to go on."""
-        try:
-            with self.directory.file(TRACE).open("rb") as file:
-                file.seek(since_offset)
-                data = file.read()
-        except FileNotFoundError:
-            return [], since_offset
-        whole = data[: data.rfind(b"\n") + 1]
-        return whole.decode("utf-8", errors="replace").splitlines(), since_offset + len(whole)
+        return whole_lines(self.directory.file(TRACE), since_offset)
 
     def _connect(self) -> None:
         """Wait for QMP; a QEMU that ends instead has said why on its stderr."""
@@ -245,23 +232,8 @@ def _rom() -> bytes:
     return bytes(rom)
 
 
-def _anonymous(stack: ExitStack, name: str, data: bytes) -> int:
-    """A descriptor of a file without a place, with `data`."""
-    descriptor = os.memfd_create(f"vtd-{name}", os.MFD_CLOEXEC)
-    stack.callback(os.close, descriptor)
-    os.write(descriptor, data)
-    return descriptor
-
-
 def _pair(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
     ours, theirs = socket.socketpair()
     stack.callback(ours.close)
     stack.callback(theirs.close)
     return ours, theirs
-
-
-def _journal_qmp(journal: Journal, kind: str, message: Mapping[str, Any]) -> None:
-    if kind == "event":
-        journal.record("qmp", "event", name=message["event"], event=dict(message))
-    else:
-        journal.record("qmp", kind, **message)

@@ -31,6 +31,7 @@ from harness.machine.properties import QemuFacts, resolve_all
 from harness.machine.spec import MachineSpec
 from harness.machine.stub import STUB_KERNEL, StubImage
 from harness.machine.template import Template
+from harness.machine.tracing import switch_events, whole_lines
 from harness.memory import GuestMemory
 from harness.process import Process, StopRung
 from harness.qmp import Monitor
@@ -111,12 +112,12 @@ class Machine:
             stack.callback(ssh_theirs.close)
             client = KeyPair.generate()
             host_private, host_public = _host_key(template)
-            key_fds = [_in_memory(stack, data) for data in (host_private, client.public.encode() + b"\n")]
-            memory_fd = _in_memory(stack, b"")
+            key_fds = [in_memory(stack, data) for data in (host_private, client.public.encode() + b"\n")]
+            memory_fd = in_memory(stack, b"")
             own_fd = _own_memory(stack, spec, template) if own_memory else None
             qtest, qtest_theirs = _qtest(stack) if own_memory else (None, None)
             monitor = stack.enter_context(
-                Monitor(ours, "qmp", lambda kind, message: _journal_qmp(journal, kind, message))
+                Monitor(ours, "qmp", lambda kind, message: journal_qmp(journal, kind, message))
             )
             channels = Channels.inherited(
                 qmp_fd=theirs.fileno(),
@@ -129,7 +130,7 @@ class Machine:
                 qtest_fd=None if qtest_theirs is None else qtest_theirs.fileno(),
             )
             ram = _ram(template, kept_memory, own_fd)
-            stub_fd = None if template is None else _in_memory(stack, STUB_KERNEL)
+            stub_fd = None if template is None else in_memory(stack, STUB_KERNEL)
             override_fd = _overridden(stack, image, spec)
             boots = image if stub_fd is None else _stub(image, stub_fd)
             if override_fd is not None:
@@ -264,25 +265,11 @@ class Machine:
 
     def trace(self, events: Sequence[str], *, on: bool) -> None:
         """Switch trace events and check with QEMU that they are; MonitorError for one QEMU does not have."""
-        for event in events:
-            self.monitor.execute("trace-event-set-state", name=event, enable=on)
-            states = [entry["state"] for entry in self.monitor.execute("trace-event-get-state", name=event)]
-            if states != ["enabled" if on else "disabled"]:
-                raise MonitorError(
-                    f"trace event '{event}' did not switch {'on' if on else 'off'}: {states}",
-                    command="trace-event-set-state",
-                )
+        switch_events(self.monitor, events, on=on)
 
     def trace_lines(self, since_offset: int = 0) -> tuple[list[str], int]:
         """The whole lines of the trace log from byte `since_offset`, and the offset at which to go on."""
-        try:
-            with self.directory.file(TRACE).open("rb") as file:
-                file.seek(since_offset)
-                data = file.read()
-        except FileNotFoundError:
-            return [], since_offset
-        whole = data[: data.rfind(b"\n") + 1]
-        return whole.decode("utf-8", errors="replace").splitlines(), since_offset + len(whole)
+        return whole_lines(self.directory.file(TRACE), since_offset)
 
     def _launch(self, inherited: Sequence[int], env: Mapping[str, str]) -> None:
         self.process = Process(self.argv, stderr=self.directory.file(STDERR), pass_fds=inherited, env=env)
@@ -348,7 +335,7 @@ def _overridden(stack: ExitStack, image: BootImage, spec: MachineSpec) -> int | 
     """Give an initial RAM disk with another DMAR table in front of it; None where the guest gets QEMU's."""
     if spec.dmar_override is None:
         return None
-    return _in_memory(stack, acpi_override.archive(spec.dmar_override) + image.initrd.read_bytes())
+    return in_memory(stack, acpi_override.archive(spec.dmar_override) + image.initrd.read_bytes())
 
 
 def _ram(template: Template | None, kept: Path | None, own_fd: int | None) -> Ram:
@@ -368,7 +355,7 @@ def _qtest(stack: ExitStack) -> tuple[Qtest, socket.socket]:
 
 
 def _own_memory(stack: ExitStack, spec: MachineSpec, template: Template | None) -> int:
-    descriptor = _in_memory(stack, b"")
+    descriptor = in_memory(stack, b"")
     os.ftruncate(descriptor, spec.memory_mib << 20)
     if template is not None:
         try:
@@ -378,15 +365,16 @@ def _own_memory(stack: ExitStack, spec: MachineSpec, template: Template | None) 
     return descriptor
 
 
-def _in_memory(stack: ExitStack, data: bytes) -> int:
-    """A descriptor of an anonymous file with `data`; it has no name, so there is nothing to clean up."""
+def in_memory(stack: ExitStack, data: bytes) -> int:
+    """Give a descriptor of an anonymous file with `data`; it has no name, so there is nothing to clean up."""
     descriptor = os.memfd_create("vtd", os.MFD_CLOEXEC)
     stack.callback(os.close, descriptor)
     os.write(descriptor, data)
     return descriptor
 
 
-def _journal_qmp(journal: Journal, kind: str, message: Mapping[str, Any]) -> None:
+def journal_qmp(journal: Journal, kind: str, message: Mapping[str, Any]) -> None:
+    """Journal a command, its answer, or an event of QMP."""
     if kind == "event":
         journal.record("qmp", "event", name=message["event"], event=dict(message))
     else:

@@ -61,10 +61,10 @@ def test_a_stop_leaves_nothing(halted_machine, tmp_path) -> None:
     assert group_members(pid) == []
     assert len(list(Path("/proc/self/fd").iterdir())) < descriptors
     entries = read_journal(tmp_path / "variant" / "journal.jsonl")
-    assert [entry.kind for entry in entries if entry.source == "process"] == ["start", "stop"]
+    assert [entry.kind for entry in entries if entry.source == "process"] == ["start", "qemu", "stop"]
     assert entries[-1].data == {"rung": "quit", "exit_status": 0} or entries[-2].data["rung"] == "quit"
     commands = [entry.data["command"] for entry in entries if entry.source == "qmp" and entry.kind == "command"]
-    assert commands == ["quit"]
+    assert commands == ["query-version", "quit"]
 
 
 def test_a_qemu_that_hangs_is_killed(halted_machine, monkeypatch) -> None:
