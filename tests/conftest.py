@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from harness.evidence import VariantDirectory
 from harness.images.qemu_build import QemuBuild
@@ -17,6 +18,10 @@ from harness.images.store import GuestImage, ImageStore
 from harness.machine.launch import Machine
 from harness.machine.properties import QemuFacts, facts
 from harness.machine.spec import IommuSpec, MachineSpec
+
+# Machines are shared: how long an example takes says nothing of what it tests.
+settings.register_profile("shared-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared-machine")
 
 
 @dataclass(frozen=True)
