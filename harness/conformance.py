@@ -37,7 +37,9 @@ class Behaviour:
 
     @property
     def report(self) -> str:
-        """The names of the reasons, empty for what is not reported."""
+        """The names of the reasons; `landed` for what went through, and empty for what was silently refused."""
+        if self.kind == "landed":
+            return "landed"
         return " or ".join(_name(code) for code in self.reasons)
 
     def __str__(self) -> str:

@@ -186,7 +186,7 @@ def _provoked(
         source=f"{seen.about['model']} {seen.source}",
         access="write",
         spec=expected.spec.report,
-        seen="" if seen.refused is None else seen.behaviour.report,
+        seen=seen.behaviour.report,
         fault_processing_disabled=bool(seen.about["fault_processing_disabled"]),
         conformance=conformance,
         why=expected.why if conformance is Conformance.KNOWN_DEVIATION else "",

@@ -81,10 +81,11 @@ class Conformance(StrEnum):
 class Provoked:
     """One fault that a step provoked on purpose, as the atlas of faults lists it.
 
-    `table` is what was provoked: `legacy`, `second-stage`, `first-stage`, `interrupt` or `queue`; `levels` the depth of
-    the paging tables (0 where there are none). `recipe` says in the scenario's words what was done. `spec` and `seen`
-    are names of fault reasons (or of queue errors): what the specification asks for and what was recorded, empty for
-    no report. `kernel_line` is the guest's log line, empty where there is no kernel. `witnesses` are those that agree.
+    `table` is what was provoked: `legacy`, `second-stage`, `first-stage`, `interrupt`, `queue` or `register`; `levels`
+    the depth of the paging tables (0 where there are none). `recipe` says in the scenario's words what was done. `spec`
+    and `seen` are names of fault reasons (or of queue errors): what the specification asks for and what was recorded,
+    `landed` where it went through, empty for no report. `kernel_line` is the guest's log line, empty where there is no
+    kernel. `witnesses` are those that agree.
     """
 
     step: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -185,10 +185,16 @@ def _provoked(
         source=f"{broken['model']} {attempt.source}",
         access=str(attempt.access),
         spec=asked.spec.report,
-        seen=Behaviour("blocked", (faults[0].reason,)).report if faults else "",
+        seen=_seen(attempt, [fault.reason for fault in faults]).report,
         fault_processing_disabled=bool(broken["fault_processing_disabled"]),
         conformance=conformance,
         why=asked.why if conformance is Conformance.KNOWN_DEVIATION else "",
         kernel_line=str(lines[0].data["text"]) if lines else "",
         witnesses=tuple(w.name for w in judged.witnesses if w.verdict is WitnessVerdict.CONFIRMS),
     )
+
+
+def _seen(attempt: Attempt, reasons: Sequence[int]) -> Behaviour:
+    if attempt.bytes_moved:
+        return Behaviour("landed")
+    return Behaviour("blocked", (reasons[0],)) if reasons else Behaviour("silent")

@@ -12,6 +12,8 @@ from harness.vtd.walk import Habits
 #: - vtd_get_pdire_from_pdir_table checks neither the size of the directory nor reserved bits of its entries.
 #: - vtd_dev_to_context_entry follows the tables to the PASID entry and reports what is wrong there, before
 #:   vtd_ce_get_pasid_fpd looks at any FPD but that of the context entry.
+#: - vtd_interrupt_remap_msi passes the compatibility format on; vtd_irte_get takes the reserved SVT for a
+#:   mismatch, and the upper byte of a range of buses for its end (bus_max).
 QEMU = Habits(
     legacy_codes=True,
     unqualified=frozenset({0x0B, 0x50, 0x58}),
@@ -22,4 +24,7 @@ QEMU = Habits(
     directory_size_ignored=True,
     directory_reserved_ignored=True,
     invalid_entries_report=True,
+    compatibility_passes=True,
+    reserved_validation_is_source=True,
+    bus_range_reversed=True,
 )

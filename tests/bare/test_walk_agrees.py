@@ -17,11 +17,11 @@ from harness.bare.session import BareSession
 from harness.evidence import VariantDirectory
 from harness.machine.spec import IommuSpec, MachineSpec
 from harness.vtd.faults import Access
-from harness.vtd.interrupts import INTERRUPT_RANGE
+from harness.vtd.interrupts import INTERRUPT_RANGE, InterruptRemapEntry, InterruptRequest
 from harness.vtd.registers import CAP, ECAP, Capability, ExtendedCapability
 from harness.vtd.structure import Structure
 from harness.vtd.unit import Unit
-from harness.vtd.walk import Request, Unreadable, Walk, walk
+from harness.vtd.walk import Request, Unreadable, Walk, walk, walk_interrupt
 from harness.waiting import Deadline, wait_for
 from harness.witnesses.host_trace import FAULT_DISABLED, TRANSLATED
 from harness.witnesses.qemu_habits import QEMU
@@ -206,3 +206,67 @@ def _address(chance: random.Random, home: int) -> int:
         address = chance.choices((inside, wide, anywhere), (8, 1, 1))[0] & ~3
         if address not in INTERRUPT_RANGE:
             return address
+
+
+#: Traced for each interrupt that goes on, remapped or as it was (vtd_interrupt_remap_msi).
+_PASSED_ON = "vtd_ir_remap_msi"
+
+
+def test_what_the_walker_predicts_of_interrupts_is_what_the_unit_does(qemu_build, qemu_facts, tmp_path):
+    chance = random.Random(f"{SEED} interrupts")  # noqa: S311 - a seed makes it the same again
+    differences, kinds = [], set()
+    with running("legacy-48", qemu_build, qemu_facts, tmp_path) as session:
+        machine, rogue = session.machine, session.device("rogue")
+        machine.trace([_PASSED_ON], on=True)
+        _, offset = machine.trace_lines()
+
+        def read(gpa: int, size: int) -> bytes:
+            if not machine.holds(gpa, size):
+                raise Unreadable(gpa)
+            return machine.read(gpa, size)
+
+        for _ in range(WALKS // 10):
+            entry, register, message = _interrupt(chance, rogue.source, session.interrupt_register)
+            session.lay_interrupts({5: entry}, register)
+            predicted = walk_interrupt(register, message, rogue.source, read, QEMU)
+            session.clear()
+            rogue.engine.interrupt(rogue, *message)
+            _, record = session.fault_record()
+            lines, offset = machine.trace_lines(offset)
+            passed = any(f"{_PASSED_ON} " in line and "->" in line for line in lines)
+            index = record.interrupt_index if record.fault else None
+            seen = (record.reason if record.fault else None, passed, index)
+            gone = predicted.reason is None
+            reported = None if gone or predicted.silent else predicted.reason
+            expected = (reported, gone, None if reported is None else predicted.index)
+            kinds.add(expected[:2])
+            if seen != expected:
+                differences.append(f"{seen} instead of {expected}: {entry}, {register}, message {message}")
+    assert len(kinds) > 6, "hardly anything was provoked"
+    assert not differences, f"seed {SEED}, {len(differences)} differences:\n" + "\n".join(differences[:5])
+
+
+def _interrupt(chance: random.Random, source, register):
+    """An entry 5, a table register, and a message that mostly names entry 5, each maybe with something wrong."""
+    entry = InterruptRemapEntry.of(present=1, vector=0x60, source_id=source.value, source_validation=1)
+    match chance.choice(("right", "bit", "field", "noise", "source", "fpd")):
+        case "bit":
+            entry = InterruptRemapEntry(entry.raw ^ 1 << chance.randrange(128))
+        case "field":
+            name, bits = chance.choice(list(InterruptRemapEntry.fields().items()))
+            entry = entry.replaced(**{name: chance.randrange(bits.largest + 1)})
+        case "noise":
+            entry = InterruptRemapEntry(chance.getrandbits(128) & chance.getrandbits(128) | chance.choice((0, 1)))
+        case "source":
+            entry = entry.replaced(source_id=chance.getrandbits(16), source_validation=chance.randrange(4))
+        case "fpd":
+            entry = entry.replaced(fault_processing_disable=1, source_id=chance.choice((source.value, 0x99)))
+    if chance.random() < 0.1:
+        register = register.replaced(**chance.choice(({"size": chance.randrange(5)}, {"table": HOLE})))
+    index = 5 if chance.random() < 0.8 else chance.choice((0, 4, 6, 15, 16, 17, 0x7FFF, 0xFFFF))
+    subhandle = chance.choice((None, None, 0, 1, 11))
+    handle = index if subhandle is None else max(0, index - subhandle)
+    address, data = InterruptRequest(handle, subhandle).message()
+    if chance.random() < 0.05:
+        address, data = 0xFEE0_0000, 0x61
+    return entry, register, (address, data)

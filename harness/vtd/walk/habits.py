@@ -19,6 +19,10 @@ class Habits:
     `directory_size_ignored`: the PASID for requests without one is not held against the size of the directory.
     `directory_reserved_ignored`: reserved bits of a PASID directory entry are not looked at.
     `invalid_entries_report`: FPD of PASID directory and PASID entry is looked at only when both are valid.
+    `compatibility_passes`: interrupt requests in the compatibility format go through, whatever is enabled.
+    `reserved_validation_is_source`: an IRTE with the reserved kind of source validation is refused as one that names
+    another requester.
+    `bus_range_reversed`: the range of buses of an IRTE is read as last and first instead of first and last.
     """
 
     legacy_codes: bool = False
@@ -30,6 +34,9 @@ class Habits:
     directory_size_ignored: bool = False
     directory_reserved_ignored: bool = False
     invalid_entries_report: bool = False
+    compatibility_passes: bool = False
+    reserved_validation_is_source: bool = False
+    bus_range_reversed: bool = False
 
 
 #: An implementation that does as the specification says.

@@ -27,6 +27,8 @@ class Remapped:
 class InterruptWalk:
     """What became of an interrupt request: `remapped`, or refused for `reason`, then maybe `silent`.
 
+    One that is neither went through as it was.
+
     `index` is the entry that it named, `address` where that is, `entry` what stood there; None where it got that far
     not.
     """
@@ -50,7 +52,7 @@ def walk_interrupt(
     address, data = message
     request = InterruptRequest.read(address, data)
     if request is None:
-        return InterruptWalk(reason=0x25)
+        return InterruptWalk(reason=None if habits.compatibility_passes else 0x25)
     if request.index >= irta.entries:
         return InterruptWalk(index=request.index, reason=0x21)
     address = irta.table + request.index * InterruptRemapEntry.SIZE
@@ -58,7 +60,9 @@ def walk_interrupt(
         entry = InterruptRemapEntry.decode(read(address, InterruptRemapEntry.SIZE))
     except Unreadable:
         return InterruptWalk(index=request.index, address=address, reason=0x23)
-    reason = _refused(entry, request, data, source)
+    reason = _refused(entry, request, data, source, habits)
+    if reason == 0x24 and habits.reserved_validation_is_source and not entry.reserved_set():
+        reason = 0x26
     if reason is None:
         destination = entry.destination if irta.extended_mode else entry.destination >> 8 & 0xFF
         remapped = Remapped(entry.vector, destination, posted=bool(entry.posted))
@@ -67,21 +71,24 @@ def walk_interrupt(
     return InterruptWalk(index=request.index, address=address, entry=entry, reason=reason, silent=silent)
 
 
-def _refused(entry: InterruptRemapEntry, request: InterruptRequest, data: int, source: SourceId) -> int | None:
+def _refused(
+    entry: InterruptRemapEntry, request: InterruptRequest, data: int, source: SourceId, habits: Habits
+) -> int | None:
     if not entry.present:
         return 0x22
     if entry.reserved_set() or entry.source_validation == SourceValidation.RESERVED:
         return 0x24
-    if not _validated(entry, source):
+    if not _validated(entry, source, habits):
         return 0x26
     return 0x20 if request.subhandle is not None and data >> 16 else None
 
 
-def _validated(entry: InterruptRemapEntry, source: SourceId) -> bool:
+def _validated(entry: InterruptRemapEntry, source: SourceId, habits: Habits) -> bool:
     match entry.source_validation:
         case SourceValidation.SOURCE_ID:
             mask = _COMPARED[entry.source_qualifier]
             return entry.source_id & mask == source.value & mask
         case SourceValidation.BUS_RANGE:
-            return entry.source_id >> 8 <= source.bus <= entry.source_id & 0xFF
+            first, last = entry.source_id >> 8, entry.source_id & 0xFF
+            return last <= source.bus <= first if habits.bus_range_reversed else first <= source.bus <= last
     return True
