@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from harness.errors import InfraError, MonitorError
 from harness.qmp import Monitor
@@ -19,13 +20,23 @@ class GuestMemory:
     QEMU's `pmemsave` writes into a memfd that QEMU inherited under the number `fd`, so no file is ever made.
     """
 
-    def __init__(self, monitor: Monitor, fd: int, *, own: int | None = None, size: int = 0) -> None:
+    def __init__(
+        self,
+        monitor: Monitor,
+        fd: int,
+        *,
+        own: int | None = None,
+        size: int = 0,
+        fetch: Callable[[int], bytes] | None = None,
+    ) -> None:
         """`fd` must be open in the harness and, under the same number, in QEMU; it stays the caller's to close.
 
-        `own` is the file that the guest's memory of `size` bytes is mapped from, if that is this guest's alone.
+        `own` is the file that the guest's memory of `size` bytes is mapped from, if that is this guest's alone. Where
+        QEMU runs on another host, `fetch` gives the first bytes of its file there.
         """
         self._monitor = monitor
         self._fd = fd
+        self._fetch = fetch
         self._own = own
         self._size = size
 
@@ -33,9 +44,10 @@ class GuestMemory:
         """`size` bytes at guest-physical address `gpa`; MonitorError if QEMU refuses or delivers fewer."""
         if size <= 0:
             raise ValueError(f"cannot read {size} bytes of guest memory")
-        os.ftruncate(self._fd, 0)
+        if self._fetch is None:
+            os.ftruncate(self._fd, 0)
         self._monitor.execute("pmemsave", val=gpa, size=size, filename=f"/proc/self/fd/{self._fd}", timeout_s=30.0)
-        data = os.pread(self._fd, size, 0)
+        data = os.pread(self._fd, size, 0) if self._fetch is None else self._fetch(size)
         if len(data) != size:
             raise MonitorError(
                 f"pmemsave of {size} bytes at {gpa:#x} delivered {len(data)}",

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from harness.errors import ImageError
 from harness.images.packages import sha256
@@ -48,6 +48,16 @@ def command(recipe: QemuRecipe, root: Path) -> tuple[tuple[str, ...], dict[str, 
     """The argv prefix and the environment that run the build in `root`."""
     data = [word for directory in recipe.data for word in ("-L", str(root / directory))]
     return (*Sysroot(root).command(recipe.program), *data), {"QEMU_MODULE_DIR": str(root / LIBRARIES / "qemu")}
+
+
+def inside(recipe: QemuRecipe, root: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The same for a build that lies in `root` of another host, so that no link of it can be followed here."""
+    data = [word for directory in recipe.data for word in ("-L", f"{root}/{directory}")]
+    libraries = f"{root}/{LIBRARIES}"
+    program = f"{root}/{recipe.program}"
+    name = PurePosixPath(recipe.program).name
+    argv = (f"{root}/{LINKER}", "--argv0", name, "--library-path", libraries, program, *data)
+    return argv, {"QEMU_MODULE_DIR": f"{libraries}/qemu"}
 
 
 def version_of(argv: tuple[str, ...], env: dict[str, str]) -> str:

@@ -96,7 +96,18 @@ class QemuRecipe(_Recipe):
     on_request: bool = False
 
 
-Recipe = GuestRecipe | QemuRecipe
+class PlatformRecipe(_Recipe):
+    """The disk of a guest that runs guests of its own: the builds `qemu` and `guests`, by the names of their recipes.
+
+    Its packages are what the disk is made with, the first of its `files` is the program.
+    """
+
+    kind: Literal["platform"]
+    qemu: str
+    guests: tuple[str, ...] = Field(min_length=1)
+
+
+Recipe = GuestRecipe | QemuRecipe | PlatformRecipe
 _RECIPE: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="kind")])
 
 
@@ -132,7 +143,7 @@ def recipe_names(recipes: Path = RECIPES) -> tuple[str, ...]:
 
 def _diagnostic(document: Document, place: tuple[int | str, ...], problem: object) -> Diagnostic:
     assert isinstance(problem, dict)  # noqa: S101  # pydantic's ErrorDetails
-    path = tuple(step for step in place if step not in ("guest", "qemu"))
+    path = tuple(step for step in place if step not in ("guest", "qemu", "platform"))
     unknown = problem["type"] == "extra_forbidden"
     message = f"'{path[-1]}' is not a field of a recipe" if unknown else f"{'.'.join(map(str, path))}: {problem['msg']}"
     return document.diagnostic(path, message, on_key=unknown)

@@ -20,8 +20,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,31 +31,60 @@ from harness.images.apt import Archive, apt_found
 from harness.images.checked import first_wrong
 from harness.images.guest_image import GuestSources, build_guest
 from harness.images.lock import Package, read_lock, write_lock
+from harness.images.platform_disk import DISK, build_platform
 from harness.images.packages import Order, Packages, Stock, resolve, sha256
 from harness.images.qemu_build import QemuBuild
-from harness.images.recipe import RECIPES, GuestRecipe, QemuRecipe, Recipe, load_recipe, recipe_names, recipe_path
+from harness.images.recipe import (
+    RECIPES,
+    GuestRecipe,
+    PlatformRecipe,
+    QemuRecipe,
+    Recipe,
+    load_recipe,
+    recipe_names,
+    recipe_path,
+)
 from harness.images.sysroot import Sysroot
 from harness.lockfile import exclusive
 
 Progress = Callable[[str], None]
 
-#: The recipe of the pinned QEMU.
-QEMU = "qemu"
+#: The recipe of the pinned QEMU, and that of the disk of guests that run guests of their own.
+QEMU, PLATFORM = "qemu", "platform"
 
 _RECORD = "image.json"
 _KEPT_BUILDS = 3
-_BUILDERS = ("guest_image.py", "kernel.py", "qemu_build.py", "sysroot.py", "tree.py")
+_BUILDERS = ("guest_image.py", "kernel.py", "platform_disk.py", "qemu_build.py", "sysroot.py", "tree.py")
 
 
 @dataclass(frozen=True, slots=True)
 class GuestImage:
-    """A guest ready to boot: an uncompressed kernel and an initramfs; `digest` is of both files."""
+    """A guest ready to boot: an uncompressed kernel and an initramfs; `digest` is of all its files.
+
+    `disks` are the raw files of the disks that it is given beside them.
+    """
 
     name: str
     kernel: Path
     initrd: Path
     digest: str
     kernel_release: str
+    disks: Mapping[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformDisk:
+    """The disk of a guest that runs guests: what is on it is told by `qemu`, the recipe of its QEMU, and `guests`.
+
+    `qemu_version` is what that QEMU says of itself, `qemu_digest` a digest of all its files.
+    """
+
+    path: Path
+    digest: str
+    qemu: QemuRecipe
+    qemu_version: str
+    qemu_digest: str
+    guests: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +152,25 @@ class ImageStore:
         argv, env = qemu_build.command(recipe, directory)
         return QemuBuild(directory / recipe.program, argv, env, record["version"], record["digest"])
 
+    def platform(self, progress: Progress) -> PlatformDisk:
+        """The disk of a guest that runs guests of its own, and what is on it, built first if need be."""
+        recipe = load_recipe(recipe_path(PLATFORM, self._recipes))
+        if not isinstance(recipe, PlatformRecipe):
+            raise ImageError(f"'{PLATFORM}' is not the disk of a platform but a {recipe.kind} build")
+        directory, record = self._ready(PLATFORM, recipe, progress)
+        qemu = load_recipe(recipe_path(recipe.qemu, self._recipes))
+        if not isinstance(qemu, QemuRecipe):
+            raise ImageError(f"the platform's QEMU '{recipe.qemu}' is a {qemu.kind} build")
+        _, of_qemu = self._ready(recipe.qemu, qemu, progress)
+        return PlatformDisk(
+            path=directory / DISK,
+            digest=record["digest"],
+            qemu=qemu,
+            qemu_version=of_qemu["version"],
+            qemu_digest=of_qemu["digest"],
+            guests=recipe.guests,
+        )
+
     def build(self, name: str, progress: Progress) -> Path:
         """Build the image or QEMU `name` if need be, and return its directory in the cache."""
         return self._ready(name, load_recipe(recipe_path(name, self._recipes)), progress)[0]
@@ -164,6 +212,8 @@ class ImageStore:
 
     def _ready(self, name: str, recipe: Recipe, progress: Progress) -> tuple[Path, dict[str, Any]]:
         """The directory of the finished image and its record."""
+        for part in _parts(recipe).values():
+            self._ready(part, load_recipe(recipe_path(part, self._recipes)), progress)
         locked = read_lock(recipe_path(name, self._recipes).with_suffix(".lock"))
         directory = self._directory(name, recipe, locked)
         record = self._checked.get(directory) or _intact(directory, progress)
@@ -202,11 +252,7 @@ class ImageStore:
             result.mkdir()
             scratch.mkdir()
             sysroot = Sysroot.unpack(packages.debs.values(), private / "packages", lock=lock)
-            version = (
-                build_guest(recipe, sysroot, self._sources, scratch, result)
-                if isinstance(recipe, GuestRecipe)
-                else qemu_build.build_qemu(recipe, sysroot, result)
-            )
+            version = self._made(recipe, sysroot, scratch, result)
             record = _record(name, version, packages, result)
             (result / _RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
             _remove(directory)
@@ -217,6 +263,20 @@ class ImageStore:
         self._prune(name, directory)
         progress(f"{name}: ready, {version}")
         return record
+
+    def _made(self, recipe: Recipe, sysroot: Sysroot, scratch: Path, result: Path) -> str:
+        """Write what `recipe` makes of the packages in `sysroot` into `result`; returns its version."""
+        if isinstance(recipe, GuestRecipe):
+            return build_guest(recipe, sysroot, self._sources, scratch, result)
+        if isinstance(recipe, QemuRecipe):
+            return qemu_build.build_qemu(recipe, sysroot, result)
+        parts = {place: self._current(part) for place, part in _parts(recipe).items()}
+        return build_platform(recipe, sysroot, parts, scratch, result)
+
+    def _current(self, name: str) -> Path:
+        """Where the image `name` is or will be."""
+        path = recipe_path(name, self._recipes)
+        return self._directory(name, load_recipe(path), read_lock(path.with_suffix(".lock")))
 
     def _archive(self, recipe: Recipe) -> Archive:
         return Archive(self.cache / "apt" / "+".join(recipe.suites), recipe.suites)
@@ -231,6 +291,7 @@ class ImageStore:
             "recipe": recipe.model_dump(mode="json"),
             "packages": [[package.name, package.version, package.sha256] for package in locked or ()],
             "files": [[file.name, sha256(file), os.access(file, os.X_OK)] for file in files],
+            "parts": [self._current(part).name for part in _parts(recipe).values()],
         }
         key = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
         return self.cache / "images" / f"{name}-{key}"
@@ -241,6 +302,13 @@ class ImageStore:
         others = [path for path in current.parent.glob(f"{name}-*") if path != current and len(path.name) == length]
         for old in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT_BUILDS - 1 :]:
             _remove(old)
+
+
+def _parts(recipe: Recipe) -> dict[str, str]:
+    """The images that an image is made of: place in it to name."""
+    if not isinstance(recipe, PlatformRecipe):
+        return {}
+    return {"qemu": recipe.qemu, **{f"guests/{name}": name for name in recipe.guests}}
 
 
 def _record(name: str, version: str, packages: Packages, result: Path) -> dict[str, Any]:

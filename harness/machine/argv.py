@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from harness.machine.parts import BootImage, QemuBinary
@@ -40,8 +41,10 @@ KERNEL_ARGS = (
 MANAGEMENT_SLOT = 0x01
 FIRST_ROOT_PORT_SLOT = 0x02
 FIRST_BRIDGE_SLOT = 0x10
+FIRST_DISK_SLOT = 0x14
 MAX_ROOT_PORTS = 14
 MAX_BRIDGES = 4
+MAX_DISKS = 8
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
@@ -125,7 +128,8 @@ def command_line(
 ) -> list[str]:
     """The argv of `spec`, for a machine that boots or, `incoming`, one whose device state is brought to it over QMP.
 
-    `iommus` holds the resolved properties of each of `spec.iommus` (`properties.resolve_all`). What was saved fits only
+    `iommus` holds the resolved properties of each of `spec.iommus` (`properties.resolve_all`), `image` also the
+    files of `spec.disks`. What was saved fits only
     into a machine with the same argv but for channels, memory and `incoming`: even the kernel's file must be there, as
     the guest remembers the numbers of its fw_cfg files, which are sorted (fw_cfg_add_file_callback in QEMU's
     hw/nvram/fw_cfg.c).
@@ -148,6 +152,7 @@ def command_line(
         *_ssh(channels.ssh),
         # Its GUID is new in every QEMU: a restored Linux then reseeds its random numbers (drivers/virt/vmgenid.c).
         *device_options([_management_nic(), {"driver": "vmgenid", "id": "vmgenid", "guid": "auto"}]),
+        *_disks(spec, image.disks),
         *(part for name, netdev in channels.wires.items() for part in ("-netdev", f"{netdev},id={name}")),
         *("-chardev", f"{channels.serial},id=serial", "-serial", "chardev:serial"),
         *channels.monitor,
@@ -165,6 +170,25 @@ def _check(spec: MachineSpec) -> None:
         raise ValueError(f"a machine has 0 to {MAX_ROOT_PORTS} root ports, not {spec.root_ports}")
     if not 0 <= spec.pci_bridges <= MAX_BRIDGES:
         raise ValueError(f"a machine has 0 to {MAX_BRIDGES} bridges, not {spec.pci_bridges}")
+    if len(spec.disks) > MAX_DISKS:
+        raise ValueError(f"a machine has up to {MAX_DISKS} disks, not {len(spec.disks)}")
+
+
+def _disks(spec: MachineSpec, files: Mapping[str, Path]) -> list[str]:
+    """Like the management NIC, they stay out of the vIOMMU: no `iommu_platform`."""
+    options: list[str] = []
+    for number, name in enumerate(spec.disks):
+        node = {"driver": "file", "node-name": f"disk{number}", "filename": str(files[name]), "read-only": True}
+        device = {
+            "driver": "virtio-blk-pci",
+            "id": f"disk-{number}",
+            "drive": f"disk{number}",
+            "serial": name,
+            "bus": "pcie.0",
+            "addr": f"{FIRST_DISK_SLOT + number:#x}",
+        }
+        options += ["-blockdev", as_json(node), *device_options([device])]
+    return options
 
 
 def _ssh(chardev: str | None) -> list[str]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from harness.console import REPORT_S, Console
 from harness.errors import (
@@ -50,6 +50,24 @@ GREETING_S = 20.0
 UNPLUG_S = 20.0
 
 
+class QemuProcess(Protocol):
+    """The process of a machine, on this host (`harness.process.Process`) or on another."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Give the exit status, None while it runs."""
+
+    def stderr_text(self) -> str:
+        """Give what it wrote to stdout and stderr so far."""
+
+    def kill(self) -> None:
+        """Kill it without waiting."""
+
+    def stop(self, *, quit: Callable[[], None] | None) -> StopRung:  # noqa: A002 - it is the QMP command's name
+        """End it, and tell what that took."""
+
+
 @dataclass(frozen=True, slots=True)
 class GuestKeys:
     """The SSH keys of one machine: the client's, made for this start, and the host key its server proves."""
@@ -67,7 +85,7 @@ class Machine:
         self.journal = journal
         self.console = Console(directory.file(CONSOLE))
         self.wires: dict[str, Wire] = {}
-        self.process: Process
+        self.process: QemuProcess
         self.monitor: Monitor
         self.memory: GuestMemory
         self.qtest: Qtest | None = None
@@ -134,7 +152,8 @@ class Machine:
             override_fd = _overridden(stack, image, spec)
             boots = image if stub_fd is None else _stub(image, stub_fd)
             if override_fd is not None:
-                boots = StubImage(image.name, image.digest, image.kernel, Path(f"/proc/self/fd/{override_fd}"))
+                initrd = Path(f"/proc/self/fd/{override_fd}")
+                boots = StubImage(image.name, image.digest, image.kernel, initrd, image.disks)
             argv = command_line(spec, iommus, channels, boots, qemu, ram=ram, incoming=template is not None)
             directory.file(ARGV).write_text(repro.shell_lines(argv) + "\n", encoding="utf-8")
             _write_script(directory.file(REPRO), repro.script(spec, iommus, image, qemu, spec.wires))
@@ -155,7 +174,7 @@ class Machine:
                 end.close()
             for wire in wires.values():
                 wire.inherited()
-            machine._connect()
+            machine.connect()
             if template is not None:
                 machine._restore(template)
             machine._stack = stack.pop_all()
@@ -276,7 +295,7 @@ class Machine:
         self._stack.callback(lambda: self.process.stop(quit=None))
         self.journal.record("process", "start", pid=self.process.pid, argv=list(self.argv))
 
-    def _connect(self) -> None:
+    def connect(self) -> None:
         """Wait for QMP; a QEMU that ends instead has said why on its stderr."""
         try:
             self.monitor.connect(Deadline.after(GREETING_S))
@@ -322,7 +341,7 @@ def _host_key(template: Template | None) -> tuple[bytes, str]:
 
 def _stub(image: BootImage, descriptor: int) -> StubImage:
     file = Path(f"/proc/self/fd/{descriptor}")
-    return StubImage(image.name, image.digest, kernel=file, initrd=file)
+    return StubImage(image.name, image.digest, kernel=file, initrd=file, disks=image.disks)
 
 
 def require_plain(directory: VariantDirectory) -> None:
@@ -386,6 +405,6 @@ def _write_script(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-def _last_words(process: Process) -> str:
+def _last_words(process: QemuProcess) -> str:
     lines = [line for line in process.stderr_text().splitlines() if line.strip()]
     return lines[-1] if lines else ""

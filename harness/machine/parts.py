@@ -28,7 +28,7 @@ class QemuBinary(Protocol):
 
 
 class BootImage(Protocol):
-    """A kernel and an initramfs to boot directly."""
+    """A kernel and an initramfs to boot directly, and the disks beside them."""
 
     @property
     def name(self) -> str:
@@ -36,7 +36,7 @@ class BootImage(Protocol):
 
     @property
     def digest(self) -> str:
-        """What identifies kernel and initramfs."""
+        """What identifies kernel, initramfs and disks."""
 
     @property
     def kernel(self) -> Path:
@@ -45,3 +45,7 @@ class BootImage(Protocol):
     @property
     def initrd(self) -> Path:
         """The initramfs."""
+
+    @property
+    def disks(self) -> Mapping[str, Path]:
+        """Raw files that the guest reads as disks, by the names that a machine spec calls them."""

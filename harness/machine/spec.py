@@ -25,6 +25,9 @@ class IommuSpec:
     options: Mapping[str, OptionValue] = field(default_factory=dict)
 
 
+#: The name of the disk that a guest runs guests of its own from.
+PLATFORM_DISK = "platform"
+
 #: What runs in a machine: Linux from a guest image, or nothing at all, so that the harness lays the tables itself.
 MachineKind = Literal["linux", "bare"]
 
@@ -41,7 +44,8 @@ class MachineSpec:
     `image` names the guest image, `kernel_args` come after the harness' own. Devices under test are hot-added behind
     root ports `rp0` .. `rp<root_ports-1>` or behind conventional bridges `br0` .. (each behind a root port of its own);
     Each name in `wires` becomes a netdev of that name, for a NIC to use. More than one vIOMMU only makes sense to see
-    it refused. `dmar_override` is what is wrong with the DMAR table that the guest is given instead of QEMU's.
+    it refused. `dmar_override` is what is wrong with the DMAR table that the guest is given instead of QEMU's. `disks`
+    are the names of read-only disks, by which the guest finds them (the serial number of a virtio disk).
     """
 
     kind: MachineKind = "linux"
@@ -58,3 +62,4 @@ class MachineSpec:
     pci_bridges: int = 0
     wires: tuple[str, ...] = ()
     dmar_override: Malformation | None = None
+    disks: tuple[str, ...] = ()

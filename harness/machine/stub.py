@@ -7,7 +7,8 @@ number (x86_load_linux in QEMU's hw/i386/x86-common.c). The real one would take 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -19,6 +20,7 @@ class StubImage:
     digest: str
     kernel: Path
     initrd: Path
+    disks: Mapping[str, Path] = field(default_factory=dict)
 
 
 def _stub() -> bytes:

@@ -60,7 +60,8 @@ class Ingredients:
         nowhere = Channels(monitor=(), serial="null", ssh="null", host_key="", authorized_keys="", wires={})
         iommus = resolve_all(self.spec.iommus, self.facts)
         # Where QEMU and the image lie is no part of it: their digests are, and a cache may be moved.
-        image = StubImage(self.image.name, self.image.digest, kernel=Path("kernel"), initrd=Path("initrd"))
+        disks = {name: Path(name) for name in self.image.disks}
+        image = StubImage(self.image.name, self.image.digest, kernel=Path("kernel"), initrd=Path("initrd"), disks=disks)
         argv = command_line(self.spec, iommus, nowhere, image, self.qemu)
         shape = {
             "format": FORMAT,
