@@ -33,13 +33,17 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class IovaRange:
-    """One range of I/O virtual addresses of a domain; `live` until it is unmapped or its domain ends."""
+    """One range of I/O virtual addresses of a domain; `live` until it is unmapped or its domain ends.
+
+    A `private` one means nothing to a device of another domain: a guest-physical address of a nested guest.
+    """
 
     domain: str
     buffer: str
     iova: int
     size: int
     live: bool = True
+    private: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +68,9 @@ class AddressBook:
         """Book a new buffer."""
         self.buffers[buffer.name] = buffer
 
-    def mapped(self, domain: str, buffer: str, iova: int, size: int) -> None:
+    def mapped(self, domain: str, buffer: str, iova: int, size: int, *, private: bool = False) -> None:
         """Book a mapping."""
-        self.ranges.append(IovaRange(domain, buffer, iova, size))
+        self.ranges.append(IovaRange(domain, buffer, iova, size, private=private))
 
     def unmapped(self, domain: str, iova: int | None = None) -> None:
         """Book the end of the mapping at `iova` of `domain`, or of all of its mappings."""
@@ -89,7 +93,7 @@ class AddressBook:
         that no domain ever mapped or when nothing translates, the guest-physical address.
         """
         physical = self.buffers[name].physical(offset, length)
-        known = [found for found in self.ranges if found.buffer == name]
+        known = [found for found in self._reachable(domain) if found.buffer == name]
         label = f"{name}+{offset:#x}" if offset else name
         if not known or not self.translated:
             return AimedAt(label, physical, physical, length)
@@ -97,12 +101,16 @@ class AddressBook:
 
     def aim_at(self, domain: str | None, iova: int, length: int) -> AimedAt:
         """Find the bytes behind a numeric IOVA: in the device's own domain, else in any that maps or mapped it."""
-        known = [found for found in self.ranges if found.iova <= iova and iova + length <= found.iova + found.size]
+        reachable = self._reachable(domain)
+        known = [found for found in reachable if found.iova <= iova and iova + length <= found.iova + found.size]
         if not known:
             raise HarnessError(f"nothing was ever mapped at {iova:#x}, so no bytes could tell what happened there")
         best = self._nearest(domain, known)
         physical = self.buffers[best.buffer].physical(iova - best.iova, length)
         return AimedAt(f"{best.buffer}+{iova - best.iova:#x}", iova if self.translated else physical, physical, length)
+
+    def _reachable(self, domain: str | None) -> list[IovaRange]:
+        return [found for found in self.ranges if not found.private or found.domain == domain]
 
     def _nearest(self, domain: str | None, known: list[IovaRange]) -> IovaRange:
         own = [found for found in known if found.domain == domain]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -13,10 +14,10 @@ from harness.errors import InfraError
 from harness.host.accelerator import probe_kvm
 from harness.host.slots import GuestSlots
 from harness.images.qemu_build import QemuBuild
-from harness.images.store import GuestImage, ImageStore, cache_directory
+from harness.images.store import GuestImage, ImageStore, PlatformDisk, cache_directory
 from harness.machine import migration
 from harness.machine.properties import QemuFacts, facts
-from harness.machine.spec import Accelerator
+from harness.machine.spec import PLATFORM_DISK, Accelerator, MachineSpec
 from harness.templates.store import Templates
 
 #: Environment variable that names the accelerator: auto (KVM where a vCPU is seen to run with it), tcg or kvm.
@@ -44,6 +45,19 @@ class HostFacts:
     def image(self, name: str) -> GuestImage:
         """Give the guest image called `name`, built if need be."""
         return self.store.get(name, self.progress)
+
+    def boot_image(self, spec: MachineSpec) -> GuestImage:
+        """Give what the machine of `spec` boots from: its guest image, and the disks that it names."""
+        image = self.image(spec.image)
+        if not spec.disks:
+            return image
+        disk = self.platform_disk()
+        digest = hashlib.sha256(f"{image.digest} {disk.digest}".encode()).hexdigest()
+        return replace(image, disks={PLATFORM_DISK: disk.path}, digest=digest)
+
+    def platform_disk(self) -> PlatformDisk:
+        """Give the disk of a guest that runs guests of its own, built if need be."""
+        return self.store.platform(self.progress)
 
     def guest_place(self) -> AbstractContextManager[None]:
         """Hold one of the places for running guests, which follow from the host's cores and memory; waits for it."""

@@ -6,6 +6,7 @@ runs/20261122T081500Z-3f2a/          one directory per run; runs/latest points a
         scenario.yaml plan.json journal.jsonl console.log qemu.argv qemu.stderr trace.log verdict.json repro.sh
         counter/<protection>/        the same files for each counter-proof
         template/                    those of the boot for its template, if this run made that
+        guests/<name>/               console.log qemu.argv qemu.stderr trace.log of each guest nested in this one
     results.json junit.xml index.html manifest.json
 """
 
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 JOURNAL = "journal.jsonl"
 
@@ -30,8 +31,9 @@ class Entry:
     """One journal line.
 
     `t` is seconds since the epoch on the host's clock (the same clock that stamps QEMU's trace), `source` the channel
-    (`runner`, `observation`, `qmp`, `agent`, `ssh`, `kmsg`, `console`, `trace`, `memory`, `tables`, `wire`, `process`),
-    `kind` the event, `step` the index of the step being run (None outside of steps), `line` the line number, from 1.
+    (`runner`, `observation`, `qmp`, `agent`, `ssh`, `kmsg`, `console`, `trace`, `memory`, `tables`, `wire`, `process`;
+    `GUEST/kmsg` and the like for a nested guest), `kind` the event, `step` the index of the step being run (None
+    outside of steps), `line` the line number, from 1.
     """
 
     t: float
@@ -85,6 +87,31 @@ class Journal:
         return entry
 
 
+#: Channels that each guest has for itself; in the journal those of a nested guest go by `GUEST/CHANNEL`.
+_OWN_CHANNELS = ("kmsg", "console", "qmp", "ssh", "process")
+
+
+class GuestJournal:
+    """The part of a nested guest in the journal of the machine that it is nested in."""
+
+    def __init__(self, journal: Journal, guest: str) -> None:
+        self._journal = journal
+        self._guest = guest
+
+    def record(self, source: str, kind: str, /, *, t: float | None = None, **data: Any) -> Entry:
+        """Append one entry; the guest's own channels carry its name, and entries of all others say it."""
+        if source in _OWN_CHANNELS:
+            return self._journal.record(f"{self._guest}/{source}", kind, t=t, **data)
+        return self._journal.record(source, kind, t=t, **{"guest": self._guest, **data})
+
+
+class Record(Protocol):
+    """Where entries go: a journal, or a guest's part in one."""
+
+    def record(self, source: str, kind: str, /, *, t: float | None = None, **data: Any) -> Entry:
+        """Append one entry, and return it."""
+
+
 def read_journal(path: Path) -> list[Entry]:
     """All entries of a journal; a last line cut off by a crash is left out.
 
@@ -124,6 +151,12 @@ class VariantDirectory:
     def write_json(self, name: str, value: object) -> Path:
         """Write `value` (dataclasses allowed) as JSON in one step, so that a reader never sees half of it."""
         return write_json(self.path / name, value)
+
+    def guest(self, name: str) -> VariantDirectory:
+        """The directory of the files of the nested guest `name`, made if need be."""
+        path = self.path / "guests" / name
+        path.mkdir(parents=True, exist_ok=True)
+        return VariantDirectory(path)
 
     def counter(self, protection: str) -> VariantDirectory:
         """The directory of the counter-proof without `protection`, made if need be."""

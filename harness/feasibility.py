@@ -82,7 +82,7 @@ def _wrong_steps(variant: Variant) -> Iterator[Diagnostic]:
     books = _Books()
     for index, step in enumerate(variant.scenario.steps):
         here = ("steps", index, step.keyword)
-        for text in _unmet(step, devices, books.domains):
+        for text in (*_unmet(step, devices, books.domains), *_unmet_in_guests(step, books)):
             yield variant.diagnostic(here, text)
         for dma in step.dmas():
             yield from _wrong_dma(variant, here, dma, devices.get(dma.device), books)
@@ -95,14 +95,26 @@ def _wrong_steps(variant: Variant) -> Iterator[Diagnostic]:
 
 @dataclass(slots=True)
 class _Books:
-    """What holds after the steps so far: domains by device, sizes of buffers, mappings by domain and all there were."""
+    """What holds after the steps so far.
+
+    Domains by device, sizes of buffers, mappings by domain and all there were, the nested guests that run, and the
+    guest that has each device.
+    """
 
     domains: dict[str, str] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     live: dict[str, list[Mapped]] = field(default_factory=dict)
     ever: list[Mapped] = field(default_factory=list)
+    running: set[str] = field(default_factory=set)
+    holders: dict[str, str] = field(default_factory=dict)
 
     def follow(self, step: Step) -> None:
+        self.running |= set(step.starts_guests())
+        self.holders |= dict(step.handovers())
+        for guest in step.stops_guests():
+            self.running.discard(guest)
+            self.holders = {device: holder for device, holder in self.holders.items() if holder != guest}
+            self.domains = {device: domain for device, domain in self.domains.items() if domain != guest}
         self.sizes |= {name: size for name, size in step.buffers() if name not in self.sizes}
         for device, domain in step.assignments():
             if domain is None:
@@ -160,6 +172,27 @@ def _unmet(step: Step, devices: Mapping[str, Device], assigned: Mapping[str, str
     for name in step.needs_unplugged():
         if name in devices and devices[name].plugged:
             yield f"'{name}' is there from the start; declare it with plugged: false"
+
+
+def _unmet_in_guests(step: Step, books: _Books) -> Iterator[str]:
+    for guest in step.starts_guests():
+        if guest in books.running:
+            yield f"guest '{guest}' runs already"
+    for guest in step.needs_guests():
+        if guest not in books.running:
+            yield f"guest '{guest}' does not run by then; put a 'start' before"
+    for device, _ in step.handovers():
+        if device in books.holders:
+            yield f"guest '{books.holders[device]}' has '{device}' already"
+        elif device in books.domains:
+            yield f"'{device}' is assigned by then; put a 'release' before"
+    handed = dict(step.needs_handed())
+    for device, guest in handed.items():
+        if books.holders.get(device) != guest:
+            yield f"guest '{guest}' was not handed '{device}' by then; put it into 'assigns' of its 'start'"
+    for device, domain in step.assignments():
+        if domain is not None and device in books.holders and device not in handed:
+            yield f"guest '{books.holders[device]}' has '{device}' by then"
 
 
 def _wrong_dma(

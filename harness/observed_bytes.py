@@ -16,6 +16,7 @@ from harness.blocking import Attempt
 from harness.evidence import Entry
 from harness.judgement import StepEvidence
 from harness.leakage import leaks
+from harness.nesting import acting
 from harness.session import AttachedDevice, Session
 from harness.table_edit import tables_of
 from harness.vtd.faults import Access
@@ -39,8 +40,9 @@ def record_write(
     payload = engine.compose(aimed.length)
     bystanders = {name: _digest(session.contents(name)) for name in leaves}
     before = session.read_physical(aimed.physical, aimed.length, label=f"{aimed.name} before")
+    actor, mine = acting(session, device)
     with session.provoking() if blocked and paced else nullcontext():
-        engine.write(session, device, aimed.address, payload, purpose=_purpose(blocked=blocked))
+        engine.write(actor, mine, aimed.address, payload, purpose=_purpose(blocked=blocked))
     after = session.read_physical(aimed.physical, aimed.length, label=f"{aimed.name} after")
     found = {"payload": payload.hex(), "before": before.hex(), "after": after.hex()}
     _record(session, device, aimed, access=Access.WRITE, blocked=blocked, bystanders=bystanders, found=found)
@@ -58,9 +60,10 @@ def record_read(
     """Have `device` read the target, and record what stands there and what came out of the device."""
     bystanders = {name: _digest(session.contents(name)) for name in leaves}
     secret = session.read_physical(aimed.physical, aimed.length, label=f"{aimed.name} as it stands")
+    actor, mine = acting(session, device)
     with session.provoking() if blocked and paced else nullcontext():
         purpose = _purpose(blocked=blocked)
-        out = session.engine(device).read(session, device, aimed.address, aimed.length, purpose=purpose)
+        out = session.engine(device).read(actor, mine, aimed.address, aimed.length, purpose=purpose)
     found = {"secret": secret.hex(), "came_out": None if out is None else out.hex()}
     _record(session, device, aimed, access=Access.READ, blocked=blocked, bystanders=bystanders, found=found)
 
@@ -104,7 +107,7 @@ def _record(
     session.record(
         "dma",
         device=device.name,
-        function=device.address,
+        function=acting(session, device)[1].address,
         source_id=str(device.source),
         access=access.value,
         address=aimed.address,

@@ -20,7 +20,7 @@ from harness.errors import HarnessError
 from harness.feasibility import infeasible
 from harness.machine import migration
 from harness.machine.properties import resolve
-from harness.machine.spec import Accelerator, IommuSpec, MachineSpec
+from harness.machine.spec import PLATFORM_DISK, Accelerator, IommuSpec, MachineSpec
 from harness.scenario.load import Variant, load_all
 from harness.scenario.model import MachineSection, Scenario
 from harness.scenario.step import Step
@@ -35,6 +35,10 @@ Start = Literal["template", "cold"]
 
 #: Root ports every machine has, so that most scenarios share one machine; more if a scenario has more devices.
 ROOT_PORTS = 4
+
+#: What a guest that runs guests of its own has besides their memory, in bytes, and its processors: one for them and
+#: one for their QEMUs.
+PLATFORM_MEMORY, PLATFORM_VCPUS = 1 << 30, 2
 
 #: Memory of a bare machine: tables, targets and the devices' rings.
 BARE_MEMORY_MIB = 64
@@ -68,6 +72,14 @@ class PlannedDevice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedGuest:
+    """One guest nested in the machine's own, which the steps start; `machine` is what runs it there."""
+
+    name: str
+    machine: MachineSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """One variant, ready to run.
 
@@ -85,6 +97,7 @@ class Plan:
     line: int
     machine: MachineSpec
     devices: tuple[PlannedDevice, ...]
+    guests: tuple[PlannedGuest, ...] = ()
     steps: tuple[PlannedStep, ...]
     counter_proofs: tuple[str, ...]
     definition: Mapping[str, Any] = field(repr=False)
@@ -145,6 +158,7 @@ def plan_variant(variant: Variant, host: HostFacts, *, cold: bool = False) -> Pl
         line=variant.place.line,
         machine=_machine(scenario, devices, host.accelerator),
         devices=devices,
+        guests=tuple(_planned_guests(scenario)),
         steps=tuple(_planned_step(index, step, variant, definition) for index, step in enumerate(scenario.steps)),
         counter_proofs=scenario.counter_proof,
         definition=definition,
@@ -225,11 +239,14 @@ def _machine(scenario: Scenario, devices: Sequence[PlannedDevice], accelerator: 
     machine = scenario.machine
     if machine.kind == "bare":
         return _bare_machine(machine, devices)
+    given = machine.model_fields_set
+    of_guests = sum(guest.memory for guest in scenario.guests.values())
+    platform = bool(scenario.guests)
     return MachineSpec(
         image=machine.image,
         kernel_args=machine.kernel_args,
-        memory_mib=machine.memory >> 20,
-        vcpus=machine.vcpus,
+        memory_mib=(machine.memory if "memory" in given or not platform else of_guests + PLATFORM_MEMORY) >> 20,
+        vcpus=machine.vcpus if "vcpus" in given or not platform else PLATFORM_VCPUS,
         cpu=machine.cpu or "max",
         # Only KVM can tell a wrong in-kernel interrupt controller, and KVM that opens is enough for that.
         accelerator="kvm" if scenario.requires.kvm else accelerator,
@@ -239,7 +256,22 @@ def _machine(scenario: Scenario, devices: Sequence[PlannedDevice], accelerator: 
         pci_bridges=int(any(device.behind_bridge for device in devices)),
         wires=tuple(device.wire for device in devices if device.wire),
         dmar_override=machine.dmar_override,
+        disks=(PLATFORM_DISK,) if platform else (),
     )
+
+
+def _planned_guests(scenario: Scenario) -> Iterable[PlannedGuest]:
+    """Each has a root port for every device that it could be handed, and no remapping unit of its own."""
+    for name, guest in scenario.guests.items():
+        spec = MachineSpec(
+            image=guest.image,
+            memory_mib=guest.memory >> 20,
+            cpu="host",
+            accelerator="kvm",
+            iommus=(),
+            root_ports=max(1, len(scenario.devices)),
+        )
+        yield PlannedGuest(name=name, machine=spec)
 
 
 def _bare_machine(machine: MachineSection, devices: Sequence[PlannedDevice]) -> MachineSpec:

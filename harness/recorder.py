@@ -69,6 +69,14 @@ class Recorder:
         """Switch QEMU's trace of faults on, and record that it is."""
         self.session.watch(WATCHED)
 
+    def nested_begin(self, label: str) -> dict[str, str]:
+        """Mark the begin of `label` in the log of each nested guest that runs, and give the markers by guest."""
+        return {name: nested.mark(f"{label} begin") for name, nested in self.session.nested.items()}
+
+    def nested_end(self, label: str) -> dict[str, str]:
+        """Mark the end of it in the same way."""
+        return {name: nested.mark(f"{label} end") for name, nested in self.session.nested.items()}
+
     def _mark(self, text: str) -> str:
         marker = f"{text} {secrets.token_hex(4)}"
         self.session.call("mark", text=marker)

@@ -23,6 +23,8 @@ from harness.guest import Guest
 from harness.judge import judge_variant
 from harness.machine.launch import Machine
 from harness.machine.spec import MachineSpec
+from harness.nested.guest import NestedGuest
+from harness.nested.platform import Platform
 from harness.plan import Plan
 from harness.recorder import Recorder
 from harness.result import Progress, Result, Watcher, summarise
@@ -190,10 +192,37 @@ def running(
         raw = plan.protection_removed is not None and not unbroken
         book = AddressBook(translated=not raw)
         session = Session(guest, journal, machine.wires, raw=raw, unbroken=unbroken, book=book)
+        session.beyond = max((planned.machine.memory_mib << 20 for planned in plan.guests), default=0)
+        if plan.guests and not raw:
+            session.hosting = _hosting(plan, session, directory, host)
+            stack.callback(_end_guests, session)
         journal.subscribe(lambda entry: _hear(session, entry))
         stack.callback(session.heal)
         stack.enter_context(machine.explaining())
         yield session
+
+
+def _end_guests(session: Session) -> None:
+    """End the nested guests that still run, the last one first."""
+    while session.nested:
+        _, nested = session.nested.popitem()
+        nested.end()
+
+
+def _hosting(
+    plan: Plan, session: Session, directory: VariantDirectory, host: HostFacts
+) -> Callable[[str], NestedGuest]:
+    """Make the guest of `session` a platform, and give what starts the guests of the plan on it."""
+    platform = Platform.open(session.guest, host.platform_disk())
+    session.journal.record("runner", "platform", virtualization=platform.virtualization, qemu=platform.qemu.version)
+    machines = {planned.name: planned.machine for planned in plan.guests}
+
+    def start(name: str) -> NestedGuest:
+        spec = machines[name]
+        image = platform.image(host.image(spec.image))
+        return NestedGuest.start(name, spec, image, platform, directory=directory, journal=session.journal, taps={})
+
+    return start
 
 
 def _hear(session: Session, entry: Entry) -> None:
@@ -232,7 +261,7 @@ def started_machine(
     `place` is held while it runs. A template is waited for without holding it, and held on to until the machine has
     mapped it. With `own_memory` its memory and registers can be written from outside.
     """
-    image = host.image(spec.image)
+    image = host.boot_image(spec)
     ingredients = Ingredients(spec=spec, qemu=host.qemu, facts=host.facts, image=image)
     with ExitStack() as stack:
         with ExitStack() as starting:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +19,7 @@ from harness.vtd.source_id import SourceId
 
 if TYPE_CHECKING:  # planning imports every step, and needs no guest
     from harness.guest import Guest
+    from harness.nested.guest import NestedGuest
     from harness.wire import Wire
 
 #: Where a device's staging page appears in its domain: below 2^39, so that a 39-bit unit can map it too.
@@ -50,7 +51,8 @@ class AttachedDevice:
 
     `qdev` are the properties for `device_add`, `address` the PCI address (`0000:01:00.0`) once it is plugged, `source`
     the requester ID its DMA carries (that of the bridge for a conventional device behind one), `domain` the protection
-    domain it is assigned to, `slot` a number that no other device of the scenario has.
+    domain it is assigned to, `slot` a number that no other device of the scenario has, `guest` the nested guest it was
+    handed to.
     """
 
     name: str
@@ -64,6 +66,7 @@ class AttachedDevice:
     address: str | None = None
     source: SourceId | None = None
     domain: str | None = None
+    guest: str | None = None
 
     @property
     def staging(self) -> str:
@@ -97,6 +100,9 @@ class Session:
     boot_log: Sequence[Entry] = ()
     allowance: LogAllowance = field(default_factory=LogAllowance)
     listening: threading.Event = field(default_factory=threading.Event)
+    hosting: Callable[[str], NestedGuest] | None = None
+    nested: dict[str, NestedGuest] = field(default_factory=dict)
+    beyond: int = 0
 
     def __post_init__(self) -> None:
         self.patches = Patches(self.guest.machine, self.journal)
@@ -163,13 +169,13 @@ class Session:
             # (pci_device_get_iommu_bus_devfn in QEMU's hw/pci/pci.c; PCI Express to PCI Bridge spec 2.3).
             source = SourceId(source.bus << 8)
         self.journal.record("runner", "device", name=device.name, address=address, source_id=str(source), facts=facts)
-        return self._update(device, address=address, source=source)
+        return self.update(device, address=address, source=source)
 
     def unplug(self, device: AttachedDevice) -> AttachedDevice:
         """Remove a device over QMP, and see it gone from QEMU and from the guest."""
         self.guest.machine.device_del(device.name)
         self.call("pci_gone", bdf=device.address, timeout_s=_PLUG_S, within_s=_PLUG_S + 5)
-        return self._update(device, address=None, source=None)
+        return self.update(device, address=None, source=None)
 
     def bind_kernel_driver(self, device: AttachedDevice) -> None:
         """Give a device to its kernel driver and make sure that this drives it."""
@@ -194,7 +200,7 @@ class Session:
             self.call(
                 "device_open", device=device.name, bdf=device.address, model=device.model, via=via, mailbox=mailbox
             )
-        self._update(device, domain=domain)
+        self.update(device, domain=domain)
 
     def leave_domain(self, device: AttachedDevice) -> None:
         """Close a device and take it out of its domain, which ends with its last device."""
@@ -204,7 +210,7 @@ class Session:
         if not self.raw:
             self.call("domain_unmap", domain=domain, iova=device.staging_iova, size=PAGE)
             self.call("domain_detach", bdf=device.address)
-        self._update(device, domain=None)
+        self.update(device, domain=None)
         if all(other.domain != domain for other in self.devices.values()):
             self.book.unmapped(domain)
 
@@ -214,7 +220,8 @@ class Session:
             raise HarnessError(f"'{device.name}' is not assigned to any domain")
         return device.domain
 
-    def _update(self, device: AttachedDevice, **changes: Any) -> AttachedDevice:
+    def update(self, device: AttachedDevice, **changes: Any) -> AttachedDevice:
+        """Note what has become of a device, and give it as it is now."""
         changed = replace(device, **changes)
         self.devices[device.name] = changed
         return changed
@@ -226,7 +233,7 @@ class Session:
 
         InfraError if other bytes are found, from outside, where the guest says it is.
         """
-        answer = self.call("buffer_create", name=name, size=size, fill=fill.hex())
+        answer = self.call("buffer_create", name=name, size=size, fill=fill.hex(), above=self.beyond, within_s=30.0)
         buffer = Buffer(name, size, tuple(answer["pages"]))
         self.book.add(buffer)
         self.journal.record("runner", "buffer", name=name, size=size, pages=list(buffer.pages))

@@ -10,27 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.machine.outside import walk_tables
 from harness.patches import Patch
 from harness.pci_config import interrupt_message
 from harness.scenario.edit import Edit
 from harness.session import AttachedDevice, Session
 from harness.vtd.faults import Access
 from harness.vtd.interrupts import InterruptRemapEntry, InterruptRequest
-from harness.vtd.registers import (
-    CAP,
-    DEFAULT_BASE,
-    ECAP,
-    IRTA,
-    RTADDR,
-    Capability,
-    ExtendedCapability,
-    InterruptRemapTableAddress,
-    RootTableAddress,
-)
+from harness.vtd.registers import DEFAULT_BASE, IRTA, RTADDR, InterruptRemapTableAddress, RootTableAddress
 from harness.vtd.structure import Structure
 from harness.vtd.tables import ContextEntry, PasidEntry, PasidTranslationType
-from harness.vtd.unit import Unit
-from harness.vtd.walk import Request, Unreadable, Walk, walk
+from harness.vtd.walk import Request, Walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,21 +87,10 @@ def interrupt_index(session: Session, device: AttachedDevice) -> int:
 
 def walk_of(session: Session, device: AttachedDevice, address: int) -> Walk:
     """Take the way of a write of `device` to the bus `address` through the tables as the guest left them."""
-    machine, patches = session.guest.machine, session.patches
     if device.source is None:
         raise HarnessError(f"'{device.name}' is not plugged in, so nothing translates for it")
-
-    def read(place: int, size: int) -> bytes:
-        if not machine.memory.holds(place, size):
-            raise Unreadable(place)
-        return patches.original(place, machine.memory.read(place, size))
-
-    def register(offset: int) -> int:
-        data = machine.memory.read(DEFAULT_BASE + offset, 8)
-        return int.from_bytes(patches.original(DEFAULT_BASE + offset, data), "little")
-
-    unit = Unit.from_registers(Capability(register(CAP)), ExtendedCapability(register(ECAP)))
-    return walk(unit, RootTableAddress(register(RTADDR)), Request(device.source, address, Access.WRITE), read)
+    request = Request(device.source, address, Access.WRITE)
+    return walk_tables(session.guest.machine, request, session.patches.original)
 
 
 def _entry(session: Session, device: AttachedDevice, edit: Edit, address: int) -> _Place:

@@ -17,6 +17,7 @@ from typing import Any
 
 from harness.errors import WaitTimeout
 from harness.judgement import Judgement, StepEvidence, nobody_faulted
+from harness.nesting import acting
 from harness.session import AttachedDevice, Session
 from harness.verdict import Finding, Outcome, Witness, WitnessVerdict
 from harness.waiting import Deadline, wait_for
@@ -61,14 +62,15 @@ def counting_translations(session: Session) -> Iterator[None]:
 
 def exchange(session: Session, device: AttachedDevice, load: Load) -> None:
     """Send and receive `load` over the device's wire and record what came through at either end."""
-    session.bind_kernel_driver(device)
+    owner, device = acting(session, device)
+    owner.bind_kernel_driver(device)
     wire = session.wire(device)
     wire.drain()
     to_guest, to_host = secrets.token_bytes(16), secrets.token_bytes(16)
     session.listening.clear()
     with ThreadPoolExecutor(1, thread_name_prefix="traffic") as pool:
         guest = pool.submit(
-            session.call,
+            owner.call,
             "traffic",
             bdf=device.address,
             frames=load.frames,

@@ -136,7 +136,7 @@ def _argv(plan: Plan, host: HostFacts) -> list[str]:
         trace=TRACE,
         wire_fds={wire: next(descriptors) for wire in plan.machine.wires},
     )
-    return command_line(plan.machine, iommus, channels, host.image(plan.machine.image), host.qemu)
+    return command_line(plan.machine, iommus, channels, host.boot_image(plan.machine), host.qemu)
 
 
 def _wrapped(argv: list[str]) -> str:

@@ -15,6 +15,8 @@ _PAGEMAP_ENTRY = 8
 _PRESENT = 1 << 63
 _FRAME_BITS = (1 << 55) - 1
 _LIMIT = 64 << 20
+_FILLER = 16 << 20
+_MADV_POPULATE_WRITE = 23  # include/uapi/asm-generic/mman-common.h; not in Python's mmap module
 _COMPACT_UNEVICTABLE = "/proc/sys/vm/compact_unevictable_allowed"
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -116,6 +118,26 @@ class Mailbox:
             raise Refused(f"the mailbox has {PAGE} bytes; asked for {length} at {offset}")
 
 
+def _placed(name: str, size: int, above: int) -> Buffer:
+    """Make a buffer above an address; what the kernel gives from below is held until it gives other pages."""
+    held: list[mmap.mmap] = []
+    try:
+        while True:
+            buffer = Buffer(name, size)
+            if min(buffer.pages()) >= above:
+                return buffer
+            if len(held) * _FILLER > above:
+                raise Refused(f"the kernel gives no {size} bytes above {above:#x}")
+            with attempting(f"hold {_FILLER} bytes"):
+                filler = mmap.mmap(-1, _FILLER, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+                held.append(filler)
+                filler.madvise(mmap.MADV_NOHUGEPAGE)
+                filler.madvise(_MADV_POPULATE_WRITE)
+    finally:
+        for filler in held:
+            filler.close()
+
+
 class BufferTable:
     """Operations `buffer_*`. Buffers live as long as the agent: a device may still know their addresses."""
 
@@ -137,8 +159,11 @@ class BufferTable:
             raise Refused(f"no buffer {name!r}; known: {', '.join(self._buffers) or 'none'}")
         return self._buffers[name]
 
-    def buffer_create(self, *, name: str, size: int, fill: str = "00") -> dict[str, Any]:
-        """Make a buffer of `size` bytes (whole pages), filled with the hex pattern `fill` repeated, or `random`."""
+    def buffer_create(self, *, name: str, size: int, fill: str = "00", above: int = 0) -> dict[str, Any]:
+        """Make a buffer of `size` bytes (whole pages), filled with the hex pattern `fill` repeated, or `random`.
+
+        No page of it lies below the guest-physical address `above`; Refused where the kernel has no such page left.
+        """
         if name in self._buffers:
             raise Refused(f"there is a buffer {name!r} already")
         if size <= 0 or size % PAGE or size > _LIMIT:
@@ -149,7 +174,7 @@ class BufferTable:
         if not self._buffers and os.path.exists(_COMPACT_UNEVICTABLE):
             # By default the kernel moves even locked pages to make room for huge ones.
             write_text(_COMPACT_UNEVICTABLE, "0")
-        buffer = Buffer(name, size)
+        buffer = _placed(name, size, above)
         buffer.write(0, (pattern * -(-size // len(pattern)))[:size])
         self._buffers[name] = buffer
         return {"pages": buffer.pages()}

@@ -25,7 +25,9 @@ _OPTIONS = (
 )
 
 
-def build_platform(recipe: PlatformRecipe, sysroot: Sysroot, parts: Mapping[str, Path], scratch: Path, into: Path) -> str:
+def build_platform(
+    recipe: PlatformRecipe, sysroot: Sysroot, parts: Mapping[str, Path], scratch: Path, into: Path
+) -> str:
     """Write `into`/disk.squashfs of the directories `parts` (place on the disk to place here); returns what it holds.
 
     `scratch` is an empty directory of the same file system.

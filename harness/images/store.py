@@ -31,8 +31,8 @@ from harness.images.apt import Archive, apt_found
 from harness.images.checked import first_wrong
 from harness.images.guest_image import GuestSources, build_guest
 from harness.images.lock import Package, read_lock, write_lock
-from harness.images.platform_disk import DISK, build_platform
 from harness.images.packages import Order, Packages, Stock, resolve, sha256
+from harness.images.platform_disk import DISK, build_platform
 from harness.images.qemu_build import QemuBuild
 from harness.images.recipe import (
     RECIPES,

@@ -23,7 +23,7 @@ from harness.errors import (
     SshError,
     WaitTimeout,
 )
-from harness.evidence import Journal, VariantDirectory
+from harness.evidence import Journal, Record, VariantDirectory
 from harness.machine import acpi_override, migration, repro
 from harness.machine.argv import Channels, Ram, command_line
 from harness.machine.parts import BootImage, QemuBinary
@@ -79,7 +79,7 @@ class GuestKeys:
 class Machine:
     """A started machine, halted until `cont`; a context manager that leaves nothing behind."""
 
-    def __init__(self, argv: Sequence[str], directory: VariantDirectory, journal: Journal, stack: ExitStack) -> None:
+    def __init__(self, argv: Sequence[str], directory: VariantDirectory, journal: Record, stack: ExitStack) -> None:
         self.argv = tuple(argv)
         self.directory = directory
         self.journal = journal
@@ -392,7 +392,7 @@ def in_memory(stack: ExitStack, data: bytes) -> int:
     return descriptor
 
 
-def journal_qmp(journal: Journal, kind: str, message: Mapping[str, Any]) -> None:
+def journal_qmp(journal: Record, kind: str, message: Mapping[str, Any]) -> None:
     """Journal a command, its answer, or an event of QMP."""
     if kind == "event":
         journal.record("qmp", "event", name=message["event"], event=dict(message))

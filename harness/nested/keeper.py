@@ -17,6 +17,7 @@ the end, and `{"scratch": "hex"}` in answer to `{"scratch": size}`.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -26,7 +27,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 from typing import Any
 
 _FRAME = struct.Struct("!BI")
@@ -48,7 +48,7 @@ class Keeper:
         theirs: dict[int, int] = {}
         for number, (_, wanted) in enumerate(job["streams"], start=1):
             here, there = socket.socketpair()
-            here.setblocking(False)
+            here.settimeout(0)
             self._add(number, here.detach())
             theirs[wanted] = there.detach()
         for number, (_, wanted) in enumerate(job["outputs"], start=1 + len(job["streams"])):
@@ -87,10 +87,8 @@ class Keeper:
 
     def end(self) -> None:
         """Kill the program, if it still runs, and all of its group."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait()
 
     def _add(self, number: int, descriptor: int) -> None:
@@ -135,7 +133,7 @@ class Keeper:
         try:
             del waiting[: os.write(self._ours[number], waiting[:_CHUNK])]
         except BlockingIOError:
-            pass
+            return
         except (BrokenPipeError, ConnectionResetError):
             waiting.clear()
 
@@ -175,9 +173,9 @@ def _started(argv: list[str], env: dict[str, str], descriptors: dict[int, int]) 
     """
     prctl = ctypes.CDLL(None).prctl
     output = descriptors[_OUTPUT]
-    for wanted, here in descriptors.items():
-        if wanted != _OUTPUT:
-            os.dup2(here, wanted)
+    for number, here in descriptors.items():
+        if number != _OUTPUT:
+            os.dup2(here, number)
             os.close(here)
     wanted = [number for number in descriptors if number != _OUTPUT]
     try:
@@ -188,7 +186,7 @@ def _started(argv: list[str], env: dict[str, str], descriptors: dict[int, int]) 
             stdout=output,
             stderr=output,
             pass_fds=wanted,
-            preexec_fn=lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
+            preexec_fn=lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),  # noqa: PLW1509 - there is one thread
             start_new_session=True,
         )
     finally:
@@ -216,4 +214,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from harness.errors import HarnessError, InfraError, LaunchError, SshError, WaitTimeout
 from harness.process import KILL_S, QUIT_S, REFUSED_S, TERM_S, StopRung
@@ -100,7 +100,7 @@ class KeptProcess:
                 self._sinks[number] = _into_socket(pair[1])
             for number, name in enumerate(job.outputs, start=1 + len(ends)):
                 file = stack.enter_context(files[name].open("ab", buffering=0))
-                self._sinks[number] = file.write
+                self._sinks[number] = _into_file(file)
             program = _PROGRAM.read_bytes()
             self._channel: Channel = ssh.open(["python3", "-I", "-c", _LOADER, str(len(program))])
             stack.callback(self._channel.close)
@@ -223,7 +223,7 @@ class KeptProcess:
                     self._take(number, frame)
             if self._status is None:
                 said = self._channel.stderr_text().strip()
-                raise SshError(f"the keeper ended{f': {said}' if said else ''}")  # noqa: TRY301
+                raise SshError(f"the keeper ended{f': {said}' if said else ''}")
         except HarnessError as error:
             self._lost = error
         except OSError as error:
@@ -260,6 +260,13 @@ class KeptProcess:
         self._channel.close()
         for pump in self._pumps:
             pump.join(timeout=5.0)
+
+
+def _into_file(file: IO[bytes]) -> Callable[[bytes], None]:
+    def put(data: bytes) -> None:
+        file.write(data)
+
+    return put
 
 
 def _into_socket(end: socket.socket) -> Callable[[bytes], None]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 
-from harness.evidence import Journal, VariantDirectory
+from harness.evidence import Record, VariantDirectory
 from harness.machine import repro
 from harness.machine.argv import Channels, command_line
 from harness.machine.launch import ARGV, CONSOLE, STDERR, TRACE, GuestKeys, Machine, journal_qmp, require_plain
@@ -29,7 +29,7 @@ def start_on(
     *,
     image: BootImage,
     directory: VariantDirectory,
-    journal: Journal,
+    journal: Record,
     taps: Mapping[str, tuple[str, str]],
 ) -> Machine:
     """Start the machine of `spec` on `platform`, with its files in `directory` here; it is halted until `cont`.

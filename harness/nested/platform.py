@@ -4,29 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from harness.errors import InfraError
 from harness.guest import Guest
 from harness.images.qemu_build import inside
-from harness.images.recipe import PlatformRecipe
-from harness.images.store import GuestImage
-from harness.machine.spec import PLATFORM_DISK
+from harness.images.store import GuestImage, PlatformDisk
 
-#: Where the disk is mounted in the platform guest; `images/platform.yaml` has what is on it.
-MOUNTED = PurePosixPath("/platform")
-
-#: What the platform needs of its kernel: the disk, guests, the devices handed to them, and what joins their NICs.
-_MODULES = ("virtio_blk", "squashfs", "kvm_amd", "kvm_intel", "vfio_pci", "tun", "bridge")
-
-_OPEN = f"""
-modprobe -a {" ".join(_MODULES[:2])}
-for module in {" ".join(_MODULES[2:])}; do modprobe -q $module; done
-for disk in /sys/block/vd*; do
-    [ "$(cat $disk/serial)" != {PLATFORM_DISK} ] || found=/dev/${{disk##*/}}
-done
-mkdir -p {MOUNTED} && mount -t squashfs -o ro "$found" {MOUNTED} && [ -w /dev/kvm ]
-"""
+#: Where the guest has mounted the disk (images/guest/init); `harness.images.platform_disk` says what is on it.
+MOUNTED = "/platform"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,31 +38,33 @@ class FarImage:
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """A guest that runs guests: `qemu` and images as they lie there, `virtualization` as its kernel tells it."""
+    """A guest that runs guests with the QEMU and the images on its disk.
+
+    `virtualization` is what its KVM uses: `SVM` or `VMX`.
+    """
 
     guest: Guest
     qemu: FarQemu
     virtualization: str
 
     @classmethod
-    def open(cls, guest: Guest, recipe: PlatformRecipe, *, version: str, digest: str) -> Platform:
-        """Mount the disk and load what running guests takes; InfraError if this guest cannot be a platform.
-
-        `recipe` says what is on the disk, `version` and `digest` are those of its QEMU.
-        """
-        done = guest.run(["sh", "-c", _OPEN], timeout_s=60.0)
-        if done.status:
-            said = (done.stdout + done.stderr).decode(errors="replace").strip()
+    def open(cls, guest: Guest, disk: PlatformDisk) -> Platform:
+        """See that `guest` has `disk` and a KVM; InfraError if it cannot run guests."""
+        look = f"ls -d {MOUNTED}/qemu && ls /dev/kvm && ls -d /sys/module/kvm_amd /sys/module/kvm_intel; true"
+        found = guest.run(["sh", "-c", look])
+        if b"/dev/kvm" not in found.stdout:
+            said = (found.stdout + found.stderr).decode(errors="replace").strip()
             raise InfraError(
-                f"this guest can run no guests of its own: {said or 'it has no /dev/kvm'}",
+                f"this guest can run no guests of its own: {said}",
                 hint="its processor needs SVM or VMX; `cpu: max` has SVM under TCG",
             )
-        kind = guest.run(["sh", "-c", "ls -d /sys/module/kvm_amd /sys/module/kvm_intel 2>/dev/null"])
-        virtualization = "VMX" if b"kvm_intel" in kind.stdout else "SVM"
-        argv, env = inside(recipe, str(MOUNTED / "qemu"))
-        return cls(guest, FarQemu(argv, env, version, digest), virtualization)
+        # Both modules may be loaded; only the one that found its processor offers the device.
+        svm = guest.run(["grep", "-qw", "svm", "/proc/cpuinfo"]).status == 0
+        argv, env = inside(disk.qemu, f"{MOUNTED}/qemu")
+        qemu = FarQemu(argv, env, disk.qemu_version, disk.qemu_digest)
+        return cls(guest, qemu, "SVM" if svm else "VMX")
 
     def image(self, image: GuestImage) -> FarImage:
         """Give `image` as it lies on the platform's disk."""
-        place = Path(MOUNTED / "guests" / image.name)
+        place = Path(MOUNTED) / "guests" / image.name
         return FarImage(image.name, image.digest, place / "kernel", place / "initrd")

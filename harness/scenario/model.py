@@ -139,6 +139,21 @@ class MachineSection(Section):
         return self
 
 
+def _check_nested_memory(value: int) -> int:
+    if not 192 << 20 <= value <= 2 << 30 or value % (1 << 20):
+        raise complaint("a nested guest gets 192MiB to 2GiB, in whole MiB; found {written}", value=value)
+    return value
+
+
+class NestedSection(Section):
+    """A guest nested in the machine's own, which plays the platform: steps start it and hand it devices."""
+
+    image: Literal["debian-12", "debian-13"] = Field(default="debian-13", description="Kernel 6.1 or 6.12.")
+    memory: Annotated[Size, AfterValidator(_check_nested_memory)] = Field(
+        default=256 << 20, description="Its memory, all of which is mapped for each device that it is handed."
+    )
+
+
 class Requires(Section):
     """What must be there for the scenario to run; otherwise it is skipped with this as the reason."""
 
@@ -160,6 +175,11 @@ class Scenario(Section):
     tags: tuple[Slug, ...] = Field(default=(), description="Words to select scenarios by.")
     machine: MachineSection = Field(default=MachineSection(), description="The machine.")
     devices: dict[Name, AnyDevice] = Field(default={}, description="Devices under test by name.")
+    guests: dict[Name, NestedSection] = Field(
+        default={},
+        description="Guests nested in the machine's own by name; the machine then has two processors and the memory "
+        "that they take besides 1 GiB, unless it says otherwise.",
+    )
     steps: tuple[AnyStep, ...] = Field(default=(), description="What is done and expected, in order.")
     start: Literal["template", "cold"] = Field(
         default="template",
@@ -188,6 +208,7 @@ class Scenario(Section):
             self._check_protection(index, protection)
         self._check_steps()
         self._check_devices()
+        self._check_guests()
         if self.machine.kind == "bare":
             self._check_bare()
         return self
@@ -215,6 +236,20 @@ class Scenario(Section):
             if device.bare_only and self.machine.kind != "bare":
                 text = "{written} is driven on machines without a guest only"
                 raise complaint(text, value=device.model_word, at=("devices", name, "model"))
+
+    def _check_guests(self) -> None:
+        if not self.guests:
+            return
+        if self.machine.kind == "bare":
+            raise complaint("on a bare machine nothing runs, so no guests either", at=("guests",), on_key=True)
+        needed = sum(guest.memory for guest in self.guests.values()) + (512 << 20)
+        if "memory" in self.machine.model_fields_set and self.machine.memory < needed:
+            text = f"its guests need {needed >> 20}MiB; found {{written}}"
+            raise complaint(text, value=self.machine.memory, at=("machine", "memory"))
+        for name in self.guests:
+            if name in self.devices:
+                text = "{written} is already the name of a device"
+                raise complaint(text, value=name, at=("guests", name), on_key=True)
 
     def _check_bare(self) -> None:
         """Complain of what only a machine with a guest has."""

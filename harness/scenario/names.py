@@ -27,7 +27,7 @@ class _Known:
 
 def check_names(document: Document, scenario: Scenario) -> list[Diagnostic]:
     """Everything wrong with names: unknown, used before its definition, of another kind, or defined twice."""
-    devices = _devices(document)
+    devices = _named(document)
     mentions = list(_mentions(enumerate(scenario.steps)))
     everywhere = dict(devices)
     for path, reference in mentions:
@@ -49,7 +49,7 @@ def check_device_names(document: Document) -> list[Diagnostic]:
 
     Names that steps define are left out: the step that defines one may be among the wrong ones.
     """
-    devices = _devices(document)
+    devices = _named(document)
     given = document.root.entries.get("devices")
     if given is None or not isinstance(given.value, MappingNode):
         return []  # then the wrong or misspelt key is what has to be mended
@@ -60,10 +60,14 @@ def check_device_names(document: Document) -> list[Diagnostic]:
     return problems
 
 
-def _devices(document: Document) -> dict[str, _Known]:
-    node = document.root.entries.get("devices")
-    entries = node.value.entries if node and isinstance(node.value, MappingNode) else {}
-    return {name: _Known("device", entry.key_span) for name, entry in entries.items()}
+def _named(document: Document) -> dict[str, _Known]:
+    """The devices and nested guests that the document names before its steps."""
+    known: dict[str, _Known] = {}
+    for key, kind in (("guests", "guest"), ("devices", "device")):
+        node = document.root.entries.get(key)
+        entries = node.value.entries if node and isinstance(node.value, MappingNode) else {}
+        known |= {name: _Known(kind, entry.key_span) for name, entry in entries.items()}
+    return known
 
 
 def _right_steps(document: Document) -> Iterator[tuple[int, Step]]:

@@ -172,6 +172,26 @@ class Step(Section):
         """Give the devices that must be in a domain for it."""
         return ()
 
+    def starts_guests(self) -> Sequence[str]:
+        """Give the nested guests that run from here on."""
+        return ()
+
+    def stops_guests(self) -> Sequence[str]:
+        """Give the nested guests that do not run any more."""
+        return ()
+
+    def needs_guests(self) -> Sequence[str]:
+        """Give the nested guests that must run for it."""
+        return ()
+
+    def handovers(self) -> Sequence[tuple[str, str]]:
+        """Give the devices that nested guests are handed, each with its guest."""
+        return ()
+
+    def needs_handed(self) -> Sequence[tuple[str, str]]:
+        """Give the devices that nested guests must have for it, each with its guest."""
+        return ()
+
     def needs_kernel_driver(self) -> Iterable[str]:
         """Give the devices that must be NICs under their kernel driver for it."""
         return ()

@@ -1,0 +1,119 @@
+"""Nested guests during a scenario: started, handed devices, told to do something with them, and ended."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from harness.address_book import PAGE, Buffer
+from harness.errors import HarnessError, InfraError
+from harness.machine.outside import walk_tables
+from harness.session import AttachedDevice, Session
+from harness.vtd.faults import Access
+from harness.vtd.walk import Request, Walk
+
+#: Pages that a nested guest is asked for until one lies where no nested guest has an address.
+_TRIES = 64
+
+#: Seconds for an agent in a nested guest, which runs many times slower than the guest it is in.
+_NESTED_S = 60.0
+
+
+def start_guest(session: Session, name: str) -> None:
+    """Start the nested guest `name`; it answers when this returns."""
+    if session.hosting is None:
+        raise HarnessError(f"there is no guest '{name}' in this scenario")
+    session.nested[name] = session.hosting(name)
+
+
+def hand_over(session: Session, device: AttachedDevice, guest: str) -> dict[str, Any]:
+    """Assign `device` to a nested guest, whose own driver then drives it; gives what that guest sees of it."""
+    session.call("bind", bdf=device.address, driver="vfio-pci", within_s=30.0)
+    facts = session.nested[guest].hand(device.name, str(device.address))
+    session.update(device, guest=guest)
+    return facts
+
+
+def end_guest(session: Session, name: str) -> None:
+    """End a nested guest; its devices stay with vfio-pci, for the next one."""
+    session.nested.pop(name).stop()
+    session.book.unmapped(name)
+    for device in list(session.devices.values()):
+        if device.guest == name:
+            session.update(device, guest=None, domain=None)
+
+
+def acting(session: Session, device: AttachedDevice) -> tuple[Session, AttachedDevice]:
+    """Give the session in which `device` is told what to do, and the device as it is there.
+
+    That is the nested guest which has it, with the device's address there, or else `session`.
+    """
+    if device.guest is None:
+        return session, device
+    nested = session.nested[device.guest]
+    inner = Session(
+        nested.guest,
+        session.journal,
+        session.wires,
+        raw=True,
+        unbroken=session.unbroken,
+        book=session.book,
+        allowance=session.allowance,
+        listening=session.listening,
+    )
+    return inner, replace(device, address=nested.devices[device.name])
+
+
+def seize(session: Session, device: AttachedDevice) -> None:
+    """Have user space of the nested guest that has `device` take it from its driver, for its engine."""
+    if device.guest is None:
+        raise HarnessError(f"'{device.name}' was handed to no guest")
+    inner, mine = acting(session, device)
+    inner.call("bind", bdf=mine.address, driver=None, within_s=_NESTED_S)
+    inner.call("buffer_create", name=device.staging, size=PAGE, within_s=_NESTED_S)
+    inner.call(
+        "device_open",
+        device=device.name,
+        bdf=mine.address,
+        model=device.model,
+        via="raw",  # there is no remapping unit in the nested guest: that of the platform stands behind it
+        mailbox={"buffer": device.staging, "iova": None},
+        within_s=_NESTED_S,
+    )
+    session.update(device, domain=device.guest)
+
+
+def translate(session: Session, device: AttachedDevice, address: int, access: Access = Access.READ) -> Walk:
+    """Walk the unit's tables, from outside, for a request of `device`."""
+    if device.source is None:
+        raise HarnessError(f"'{device.name}' is not plugged in, so nothing translates for it")
+    return walk_tables(session.guest.machine, Request(device.source, address, access))
+
+
+def plant(session: Session, guest: str, name: str, fill: bytes) -> tuple[Buffer, int]:
+    """Make a page in a nested guest, filled by repeating `fill`.
+
+    Gives it as it lies in the platform's memory, and its address in the nested guest. Where it lies is what the
+    platform's kernel tells the guest's QEMU, and lies where no nested guest has an address of its own; InfraError if
+    other bytes stand there.
+    """
+    nested = session.nested[guest]
+    for number in range(_TRIES):
+        label = f"{name}-{number}" if number else name
+        answer = nested.call("buffer_create", name=label, size=PAGE, fill=fill.hex(), within_s=_NESTED_S)
+        inside = int(answer["pages"][0])
+        physical = nested.host_physical(inside)
+        if physical >= session.beyond:
+            break
+    else:
+        raise InfraError(f"guest '{guest}' has no page above {session.beyond:#x} of the platform's memory")
+    expected = (fill * (PAGE // len(fill) + 1))[:PAGE]
+    if session.read_physical(physical, PAGE, label=f"{name} as filled") != expected:
+        raise InfraError(f"other bytes than guest '{guest}' wrote stand at {physical:#x}")
+    buffer = Buffer(name, PAGE, (physical,))
+    session.book.add(buffer)
+    session.book.mapped(guest, name, inside, PAGE, private=True)
+    session.journal.record(
+        "runner", "buffer", name=name, size=PAGE, pages=[physical], guest=guest, guest_pages=[inside]
+    )
+    return buffer, inside
