@@ -49,7 +49,11 @@ def _wrong_machine(variant: Variant, facts: QemuFacts) -> Iterator[Diagnostic]:
     if cpu is not None and cpu not in facts.cpus:
         hint = did_you_mean(cpu, facts.cpus, plural="models")
         yield variant.diagnostic(("machine", "cpu"), f"QEMU {facts.version} has no CPU model '{cpu}'", hint)
-    behind_ports = [name for name, device in variant.scenario.devices.items() if device.behind == "root-port"]
+    behind_ports = [
+        name
+        for name, device in variant.scenario.devices.items()
+        if device.behind == "root-port" and not device.physical
+    ]
     for name in behind_ports[MAX_ROOT_PORTS:]:
         text = f"a machine has {MAX_ROOT_PORTS} root ports; '{name}' finds none left"
         yield variant.diagnostic(("devices", name), text, on_key=True)

@@ -45,6 +45,7 @@ def judge_variant(directory: VariantDirectory) -> Verdict:
         witnesses=own.witnesses,
         counter_proofs=proofs,
         provoked=own.provoked,
+        charts=own.charts,
     )
 
 
@@ -74,8 +75,14 @@ def _verdict(findings: Sequence[Finding], judged: Sequence[Judgement]) -> Verdic
     decisive = [finding for finding in everything if finding.outcome is outcome]
     reason = decisive[0].text if outcome is not Outcome.PASS else _passed(everything)
     witnesses = tuple(witness for judgement in judged for witness in judgement.witnesses)
-    provoked = tuple(provoked for judgement in judged for provoked in judgement.provoked)
-    return Verdict(outcome=outcome, reason=reason, findings=tuple(everything), witnesses=witnesses, provoked=provoked)
+    return Verdict(
+        outcome=outcome,
+        reason=reason,
+        findings=tuple(everything),
+        witnesses=witnesses,
+        provoked=tuple(provoked for judgement in judged for provoked in judgement.provoked),
+        charts=tuple(chart for judgement in judged for chart in judgement.charts),
+    )
 
 
 def _passed(findings: Sequence[Finding]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.evidence import Entry
-from harness.verdict import Finding, Outcome, Provoked, Witness, WitnessVerdict, worst
+from harness.verdict import Chart, Finding, Outcome, Provoked, Witness, WitnessVerdict, worst
 from harness.vtd.faults import Fault, describe
 from harness.vtd.source_id import SourceId
 
@@ -78,13 +78,15 @@ class StepEvidence:
 class Judgement:
     """The judgement of one step: findings, the witnesses they rest on, and whether an attack's bytes got through.
 
-    `landed` is None for a step that issues no DMA. `provoked` are the faults it provoked, for the atlas.
+    `landed` is None for a step that issues no DMA. `provoked` are the faults it provoked, for the atlas, `charts` what
+    it measured.
     """
 
     findings: tuple[Finding, ...]
     witnesses: tuple[Witness, ...] = ()
     landed: bool | None = None
     provoked: tuple[Provoked, ...] = ()
+    charts: tuple[Chart, ...] = ()
 
     @property
     def outcome(self) -> Outcome:

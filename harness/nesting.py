@@ -26,6 +26,19 @@ def start_guest(session: Session, name: str) -> None:
     session.nested[name] = session.hosting(name)
 
 
+def bridge(session: Session, device: AttachedDevice, name: str) -> None:
+    """Make the bridge `name`, with the NIC `device` under its kernel driver as a port, if it is not there yet."""
+    answer = session.call("bind", bdf=device.address, driver=device.kernel_driver, within_s=30.0)
+    commands = (
+        f"ip link show {name} 2>/dev/null || ip link add {name} type bridge",
+        f"echo 1 >/proc/sys/net/ipv6/conf/{name}/disable_ipv6",
+        f"ip link set {answer['netdev']} master {name} up && ip link set {name} up",
+    )
+    done = session.guest.run(["sh", "-ec", "; ".join(commands)])
+    if done.status:
+        raise InfraError(f"no bridge for '{device.name}': {done.stderr.decode(errors='replace').strip()}")
+
+
 def hand_over(session: Session, device: AttachedDevice, guest: str) -> dict[str, Any]:
     """Assign `device` to a nested guest, whose own driver then drives it; gives what that guest sees of it."""
     session.call("bind", bdf=device.address, driver="vfio-pci", within_s=30.0)

@@ -21,6 +21,7 @@ from harness.feasibility import infeasible
 from harness.machine import migration
 from harness.machine.properties import resolve
 from harness.machine.spec import PLATFORM_DISK, Accelerator, IommuSpec, MachineSpec
+from harness.nested.nic import GivenNic
 from harness.scenario.load import Variant, load_all
 from harness.scenario.model import MachineSection, Scenario
 from harness.scenario.step import Step
@@ -39,6 +40,10 @@ ROOT_PORTS = 4
 #: What a guest that runs guests of its own has besides their memory, in bytes, and its processors: one for them and
 #: one for their QEMUs.
 PLATFORM_MEMORY, PLATFORM_VCPUS = 1 << 30, 2
+
+#: Each character on a nested guest's serial console is several exits to the platform, each of which is emulated: with
+#: every line on it, the boot takes twice as long. Its log is read whole, and what is worse than a notice is on both.
+NESTED_KERNEL_ARGS = ("loglevel=5",)
 
 #: Memory of a bare machine: tables, targets and the devices' rings.
 BARE_MEMORY_MIB = 64
@@ -60,7 +65,11 @@ class PlannedStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedDevice:
-    """One device under test; `qdev` is what QEMU is given, `behind_bridge` whether it shares a conventional bus."""
+    """One device under test; `qdev` is what QEMU is given, `behind_bridge` whether it shares a conventional bus.
+
+    A virtual function has no `qdev`, but the name of its `physical` function, which the guest makes it of. `mac` is a
+    NIC's address.
+    """
 
     name: str
     model: str
@@ -69,6 +78,8 @@ class PlannedDevice:
     wire: str | None
     plugged: bool
     behind_bridge: bool
+    physical: str | None = None
+    mac: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +88,7 @@ class PlannedGuest:
 
     name: str
     machine: MachineSpec
+    nics: tuple[GivenNic, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,11 +226,14 @@ def _planned_devices(scenario: Scenario) -> Iterable[PlannedDevice]:
     ports = 0
     behind_bridge = 0
     for slot, (name, device) in enumerate(scenario.devices.items()):
-        wire = f"wire-{name}" if device.wired else None
-        qdev: dict[str, Any] = {**device.qdev(), "id": name}
-        if wire:
-            qdev |= {"netdev": wire, "mac": f"52:54:00:76:74:{slot + 1:02x}"}
-        if device.behind == "bridge":
+        wire = f"wire-{device.physical or name}" if device.wired else None
+        mac = f"52:54:00:76:74:{slot + 1:02x}" if wire else None
+        qdev: dict[str, Any] = {} if device.physical else {**device.qdev(), "id": name}
+        if qdev and wire:
+            qdev |= {"netdev": wire, "mac": mac}
+        if not qdev:
+            pass
+        elif device.behind == "bridge":
             behind_bridge += 1
             qdev |= {"bus": BRIDGE, "addr": f"{behind_bridge:#x}"}
         else:
@@ -232,6 +247,8 @@ def _planned_devices(scenario: Scenario) -> Iterable[PlannedDevice]:
             wire=wire,
             plugged=device.plugged,
             behind_bridge=device.behind == "bridge",
+            physical=device.physical,
+            mac=mac,
         )
 
 
@@ -252,9 +269,9 @@ def _machine(scenario: Scenario, devices: Sequence[PlannedDevice], accelerator: 
         accelerator="kvm" if scenario.requires.kvm else accelerator,
         irqchip=machine.irqchip,
         iommus=tuple(IommuSpec(options) for options in machine.iommu),
-        root_ports=max(ROOT_PORTS, sum(not device.behind_bridge for device in devices)),
+        root_ports=max(ROOT_PORTS, sum(not (device.behind_bridge or device.physical) for device in devices)),
         pci_bridges=int(any(device.behind_bridge for device in devices)),
-        wires=tuple(device.wire for device in devices if device.wire),
+        wires=tuple(device.wire for device in devices if device.wire and not device.physical),
         dmar_override=machine.dmar_override,
         disks=(PLATFORM_DISK,) if platform else (),
     )
@@ -265,13 +282,19 @@ def _planned_guests(scenario: Scenario) -> Iterable[PlannedGuest]:
     for name, guest in scenario.guests.items():
         spec = MachineSpec(
             image=guest.image,
+            kernel_args=NESTED_KERNEL_ARGS,
             memory_mib=guest.memory >> 20,
             cpu="host",
             accelerator="kvm",
             iommus=(),
-            root_ports=max(1, len(scenario.devices)),
+            root_ports=max(1, len(scenario.devices) + len(guest.nics)),
+            wires=tuple(guest.nics),
         )
-        yield PlannedGuest(name=name, machine=spec)
+        nics = tuple(
+            GivenNic(name=nic, model=given.model, via=given.via, mac=f"52:54:00:76:75:{number:02x}")
+            for number, (nic, given) in enumerate(guest.nics.items(), start=1)
+        )
+        yield PlannedGuest(name=name, machine=spec, nics=nics)
 
 
 def _bare_machine(machine: MachineSection, devices: Sequence[PlannedDevice]) -> MachineSpec:
@@ -316,7 +339,7 @@ def _reasons_to_skip(scenario: Scenario, devices: Sequence[PlannedDevice], host:
     if requires.kvm and scenario.refused and not os.access("/dev/kvm", os.R_OK | os.W_OK):
         yield "needs a /dev/kvm that opens"
     for device in devices:
-        if not host.facts.offers(str(device.qdev["driver"])):
+        if device.qdev and not host.facts.offers(str(device.qdev["driver"])):
             yield f"needs a QEMU with '{device.qdev['driver']}'; {version} has none"
     for options in scenario.machine.iommu:
         yield from (problem.why for problem in resolve(IommuSpec(options), host.facts).problems if problem.unsupported)

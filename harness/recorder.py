@@ -48,12 +48,14 @@ class Recorder:
     def begin(self, label: str) -> str:
         """Record what came before, mark the begin of `label` in the guest's log, and return the marker."""
         self.collect()
+        self._mark_nested(f"{label} begin")
         return self._mark(f"{label} begin")
 
     def end(self, label: str) -> str:
         """Mark the end of `label` in the guest's log, record what the witnesses saw, and return the marker."""
         if self._record_trace():
             self._await_logged()
+        self._mark_nested(f"{label} end")
         marker = self._mark(f"{label} end")
         self._record_log()
         self._record_console(marker)
@@ -69,13 +71,10 @@ class Recorder:
         """Switch QEMU's trace of faults on, and record that it is."""
         self.session.watch(WATCHED)
 
-    def nested_begin(self, label: str) -> dict[str, str]:
-        """Mark the begin of `label` in the log of each nested guest that runs, and give the markers by guest."""
-        return {name: nested.mark(f"{label} begin") for name, nested in self.session.nested.items()}
-
-    def nested_end(self, label: str) -> dict[str, str]:
-        """Mark the end of it in the same way."""
-        return {name: nested.mark(f"{label} end") for name, nested in self.session.nested.items()}
+    def _mark_nested(self, text: str) -> None:
+        """Read the log of each nested guest up to a marker of its own."""
+        for nested in self.session.nested.values():
+            nested.mark(text)
 
     def _mark(self, text: str) -> str:
         marker = f"{text} {secrets.token_hex(4)}"

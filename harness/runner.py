@@ -25,6 +25,7 @@ from harness.machine.launch import Machine
 from harness.machine.spec import MachineSpec
 from harness.nested.guest import NestedGuest
 from harness.nested.platform import Platform
+from harness.nesting import bridge
 from harness.plan import Plan
 from harness.recorder import Recorder
 from harness.result import Progress, Result, Watcher, summarise
@@ -215,12 +216,16 @@ def _hosting(
     """Make the guest of `session` a platform, and give what starts the guests of the plan on it."""
     platform = Platform.open(session.guest, host.platform_disk())
     session.journal.record("runner", "platform", virtualization=platform.virtualization, qemu=platform.qemu.version)
-    machines = {planned.name: planned.machine for planned in plan.guests}
+    guests = {planned.name: planned for planned in plan.guests}
 
     def start(name: str) -> NestedGuest:
-        spec = machines[name]
-        image = platform.image(host.image(spec.image))
-        return NestedGuest.start(name, spec, image, platform, directory=directory, journal=session.journal, taps={})
+        planned = guests[name]
+        image = platform.image(host.image(planned.machine.image))
+        for nic in planned.nics:
+            bridge(session, session.device(nic.via), nic.bridge)
+        return NestedGuest.start(
+            name, planned.machine, image, platform, directory=directory, journal=session.journal, nics=planned.nics
+        )
 
     return start
 
@@ -301,5 +306,8 @@ def _plug_devices(plan: Plan, scenario: Scenario, session: Session) -> None:
             behind_bridge=planned.behind_bridge,
         )
         session.devices[planned.name] = device
-        if planned.plugged:
+        if planned.plugged and not planned.physical:
             session.plug(device)
+    for physical in dict.fromkeys(planned.physical for planned in plan.devices if planned.physical):
+        functions = [planned for planned in plan.devices if planned.physical == physical]
+        session.make_functions(session.device(physical), {planned.name: str(planned.mac) for planned in functions})

@@ -171,6 +171,16 @@ class Session:
         self.journal.record("runner", "device", name=device.name, address=address, source_id=str(source), facts=facts)
         return self.update(device, address=address, source=source)
 
+    def make_functions(self, physical: AttachedDevice, macs: Mapping[str, str]) -> None:
+        """Have the guest make virtual functions of a NIC under its kernel driver, as many as `macs` has, by name."""
+        self.bind_kernel_driver(physical)
+        answer = self.call("sriov_enable", bdf=physical.address, macs=list(macs.values()), within_s=60.0)
+        for name, address in zip(macs, answer["bdfs"], strict=True):
+            facts = self.call("pci", bdf=address)
+            source = SourceId.parse(address)
+            self.journal.record("runner", "device", name=name, address=address, source_id=str(source), facts=facts)
+            self.update(self.device(name), address=address, source=source)
+
     def unplug(self, device: AttachedDevice) -> AttachedDevice:
         """Remove a device over QMP, and see it gone from QEMU and from the guest."""
         self.guest.machine.device_del(device.name)

@@ -55,7 +55,7 @@ def hear(entries: Sequence[Entry], *, flooded_from: int | None = None, kernel: b
 
 def holes(entries: Sequence[Entry], *, kernel: bool = True) -> list[str]:
     """Tell why a whole record cannot be relied on: gaps, a panic, witnesses that were not watching or not heard out."""
-    problems = [*_log_gaps(entries), *_panics(entries), *_stale(entries)] if kernel else []
+    problems = [*_log_gaps(entries), *_panics(entries), *_stale(entries), *_nested(entries)] if kernel else []
     outside = [entry for entry in entries if entry.step is None]
     problems += _misread(outside, limited=True)
     problems += [f"{e.ref}: fault reports were switched off (FPD)" for e in _of(outside, "trace", "disabled")]
@@ -68,6 +68,31 @@ def holes(entries: Sequence[Entry], *, kernel: bool = True) -> list[str]:
 
 def _of(entries: Sequence[Entry], source: str, kind: str) -> list[Entry]:
     return [entry for entry in entries if entry.source == source and entry.kind == kind]
+
+
+def _nested(entries: Sequence[Entry]) -> list[str]:
+    """Tell what is wrong with the logs of nested guests, which are held to the same as that of the guest around them.
+
+    Each marker must stand in its guest's log, which has no gaps, and no kernel may have panicked.
+    """
+    problems: list[str] = []
+    for source in sorted({entry.source for entry in entries if entry.source.endswith("/kmsg")}):
+        guest = source.removesuffix("/kmsg")
+        lives = [
+            place for place, entry in enumerate(entries) if (entry.source, entry.kind) == (f"{guest}/process", "ready")
+        ]
+        for begin, end in zip(lives, [*lives[1:], len(entries)], strict=True):
+            life = entries[begin:end]
+            own = [replace(entry, source="kmsg") for entry in life if entry.source == source]
+            told = [*_log_gaps([entry for entry in own if entry.kind != "mark"]), *_panics(own)]
+            texts = {str(entry.data.get("text")) for entry in own}
+            told += [
+                f"{entry.ref}: its log does not hold the marker '{entry.data['marker']}'"
+                for entry in _of(own, "kmsg", "mark")
+                if f"{_MARK}{entry.data['marker']}" not in texts
+            ]
+            problems += [f"nested guest '{guest}': {problem}" for problem in told]
+    return problems
 
 
 def _log_gaps(entries: Sequence[Entry]) -> list[str]:

@@ -24,7 +24,8 @@ from harness.waiting import Deadline, wait_for
 from harness.wire import Wire
 from harness.witnesses.host_trace import TRANSLATED
 
-_ETHERNET = bytes.fromhex("ffffffffffff 027674640002 88b5")
+#: Broadcast, a locally administered sender, and the first EtherType for local experiments (IEEE 802).
+ETHERNET = bytes.fromhex("ffffffffffff 027674640002 88b5")
 _NUMBER = struct.Struct("!I")
 _TRAFFIC_S = 30.0
 
@@ -60,8 +61,11 @@ def counting_translations(session: Session) -> Iterator[None]:
         session.guest.machine.trace([TRANSLATED], on=False)
 
 
-def exchange(session: Session, device: AttachedDevice, load: Load) -> None:
-    """Send and receive `load` over the device's wire and record what came through at either end."""
+def exchange(session: Session, device: AttachedDevice, load: Load) -> int:
+    """Send and receive `load` over the device's wire and record what came through at either end.
+
+    Gives the nanoseconds from when the guest listened until it had all.
+    """
     owner, device = acting(session, device)
     owner.bind_kernel_driver(device)
     wire = session.wire(device)
@@ -84,7 +88,7 @@ def exchange(session: Session, device: AttachedDevice, load: Load) -> None:
         wait_for("the guest to listen on its NIC", lambda: session.listening.is_set() or guest.done(), deadline)
         if session.listening.is_set():
             for payload in payloads(to_guest, load):
-                wire.send(_ETHERNET + payload)
+                wire.send(ETHERNET + payload)
         received = _receive(wire, load, deadline, guest)
         answer = guest.result()
     host = {
@@ -101,6 +105,7 @@ def exchange(session: Session, device: AttachedDevice, load: Load) -> None:
         guest=answer,
         host=host,
     )
+    return int(answer["elapsed_ns"])
 
 
 def _digest(frames: list[bytes]) -> str:
@@ -122,7 +127,7 @@ def _receive(wire: Wire, load: Load, deadline: Deadline, guest: Future[dict[str,
         return error if isinstance(error, Exception) else None
 
     def matching(frame: bytes) -> bool:
-        return frame[12:14] == _ETHERNET[12:14]
+        return frame[12:14] == ETHERNET[12:14]
 
     while len(found) < load.frames and not deadline.expired:
         through = guest.done()

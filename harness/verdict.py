@@ -104,11 +104,34 @@ class Provoked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """One bar of a chart: the median of its `samples`, for which `label` stands."""
+
+    label: str
+    value: float
+    samples: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """What was measured of alike things within one step: a characterisation, which no outcome depends on.
+
+    `unit` is that of all its values, `better` whether `more` or `less` of it is.
+    """
+
+    step: int
+    title: str
+    unit: str
+    better: str
+    bars: tuple[Bar, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """The judgement of one variant.
 
     `reason` is one sentence, `counter_proofs` goes by the protection taken away, `provoked` are the faults that steps
-    provoked on purpose and compared with the specification.
+    provoked on purpose and compared with the specification, `charts` is what steps measured.
     """
 
     outcome: Outcome
@@ -117,6 +140,7 @@ class Verdict:
     witnesses: tuple[Witness, ...] = ()
     counter_proofs: Mapping[str, CounterProof] = field(default_factory=dict)
     provoked: tuple[Provoked, ...] = ()
+    charts: tuple[Chart, ...] = ()
 
 
 def worst(outcomes: Iterable[Outcome]) -> Outcome:

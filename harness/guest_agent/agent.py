@@ -26,6 +26,7 @@ from devices import DeviceTable
 from domains import DomainTable
 from kmsg import KernelLog
 from pci import PciBus
+from sriov import VirtualFunctions
 from state import IommuState
 from system import System
 from traffic import Traffic
@@ -78,7 +79,7 @@ def main() -> None:
     domains.in_use = devices.open_on
     operations: dict[str, protocol.Operation] = {"stop": stop}
     log = KernelLog()
-    machine = (System(), log, IommuState(), PciBus(), Binding(), Traffic(protocol.emit))
+    machine = (System(), log, IommuState(), PciBus(), Binding(), VirtualFunctions(), Traffic(protocol.emit))
     for subject in (*machine, buffers, domains, devices):
         operations.update(subject.operations())
     try:

@@ -13,13 +13,14 @@ from e1000e import E1000E
 from edu import Edu
 from function import Function, open_raw, open_vfio
 from igb import IGB
+from igb_vf import IGB_VF, VirtualNic
 from messages import InterruptCounter
 from nic import Model, Nic
 from protocol import Emit, Operation, Refused, from_hex
 from waiting import poll
 
 _EDU_IDENTIFICATION = 0x123411E8
-_NICS: dict[str, Model] = {model.name: model for model in (E1000E, IGB)}
+_NICS: dict[str, Model] = {model.name: model for model in (E1000E, IGB, IGB_VF)}
 _PURPOSES = ("attack", "staging", "control")
 
 
@@ -76,7 +77,8 @@ class DeviceTable:
         try:
             announcer = Announcer(self._emit, device=device, bdf=bdf, via=via)
             if model in _NICS:
-                engine: Edu | Nic = Nic(_NICS[model], function, page, announcer)
+                kind = VirtualNic if model == IGB_VF.name else Nic
+                engine: Edu | Nic = kind(_NICS[model], function, page, announcer)
             else:
                 engine = Edu(function, page, announcer)
         except BaseException:

@@ -162,8 +162,14 @@ class Nic:
 
     def quiesce(self) -> None:
         """Stop both rings."""
-        self._function.write32(_RCTL, 0)
-        self._function.write32(_TCTL, 0)
+        self._switch_receiver(on=False)
+        self._switch_transmitter(on=False)
+
+    def _switch_receiver(self, *, on: bool) -> None:
+        self._function.write32(_RCTL, _RCTL_PROMISCUOUS if on else 0)
+
+    def _switch_transmitter(self, *, on: bool) -> None:
+        self._function.write32(_TCTL, _TCTL_ON if on else 0)
 
     def _reset(self) -> None:
         function = self._function
@@ -191,17 +197,17 @@ class Nic:
         first = self._model.transmit_descriptor(bus + _HEADER, len(header), False, whole)  # noqa: FBT003 - not the last
         second = self._model.transmit_descriptor(address, length, True, whole)  # noqa: FBT003 - the last
         self._mailbox.write(_HEADER, header)
-        self._function.write32(_TCTL, 0)
+        self._switch_transmitter(on=False)
         self._place_ring(self._model.transmit, _TX_RING, first + second)
-        self._function.write32(_TCTL, _TCTL_ON)
+        self._switch_transmitter(on=True)
         return first + second
 
     def _prepare_reception(self, descriptor: bytes) -> None:
-        self._function.write32(_RCTL, 0)
+        self._switch_receiver(on=False)
         for register, value in self._model.receive_setup:
             self._function.write32(register, value)
         self._place_ring(self._model.receive, _RX_RING, descriptor)
-        self._function.write32(_RCTL, _RCTL_PROMISCUOUS)
+        self._switch_receiver(on=True)
 
     def _place_ring(self, queue: int, offset: int, descriptors: bytes) -> None:
         """Start a ring over: `descriptors` first, nothing handed to the device yet."""

@@ -97,7 +97,7 @@ class Traffic:
 
     def operations(self) -> dict[str, Operation]:
         """Operations by name."""
-        return {"traffic": self.traffic}
+        return {"traffic": self.traffic, "echo": self.echo}
 
     def traffic(
         self,
@@ -126,13 +126,39 @@ class Traffic:
         with attempting(f"open a packet socket on {name}"), _packet_socket(name) as wire:
             self._emit({"event": "traffic", "state": "ready", "netdev": name, "time_ns": time.monotonic_ns()})
             expected = frames if receive_seed is not None else 0
+            begun = time.monotonic_ns()
             sent, reception = _exchange(wire, outgoing, Reception(frames=expected, size=size), ends)
+            elapsed_ns = time.monotonic_ns() - begun
         wanted = payloads(from_hex(receive_seed), frames=frames, size=size) if receive_seed is not None else []
         return {
             "netdev": name,
+            "elapsed_ns": elapsed_ns,
             "sent": {"frames": sent, "sha256": digest(outgoing[:sent])},
             "received": {**reception.summary(), "expected_sha256": digest(wanted)},
         }
+
+    def echo(self, *, frames: int, bdf: str, timeout_s: float = 30) -> dict[str, Any]:
+        """Send each frame of the experiments' EtherType back as it came, until `frames` of them or `timeout_s`.
+
+        Announces that it listens as `traffic` does.
+        """
+        name = netdev_of(bdf)
+        if name is None:
+            raise Refused(f"{bdf} has no network interface")
+        ends = time.monotonic() + timeout_s
+        bring_up(name, timeout_s)
+        sent = 0
+        with attempting(f"open a packet socket on {name}"), _packet_socket(name) as wire:
+            self._emit({"event": "traffic", "state": "ready", "netdev": name, "time_ns": time.monotonic_ns()})
+            own = wire.getsockname()[4][:6]
+            header = _ETHERNET.pack(_BROADCAST, own, ETHERTYPE)
+            while sent < frames and time.monotonic() < ends:
+                if not select.select([wire], [], [], 0.1)[0]:
+                    continue
+                frame, address = wire.recvfrom(65536)
+                if address[2] != socket.PACKET_OUTGOING and frame[6:12] != own:
+                    sent += _send(wire, header + frame[_ETHERNET.size :])
+        return {"netdev": name, "frames": sent}
 
 
 def bring_up(name: str, timeout_s: float) -> None:
@@ -188,10 +214,12 @@ _NO_BUFFERS = 105  # ENOBUFS: the interface's queue is full for a moment
 
 
 def _drain(wire: socket.socket, reception: Reception) -> None:
+    """Take all that has come; what the NIC sent itself may come back from its own switch (82576, 7.10.3.6)."""
+    own = wire.getsockname()[4][:6]
     while True:
         try:
             frame, address = wire.recvfrom(65536)
         except BlockingIOError:
             return
-        if address[2] != socket.PACKET_OUTGOING:
+        if address[2] != socket.PACKET_OUTGOING and frame[6:12] != own:
             reception.take(frame)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,6 +13,7 @@ from harness.evidence import GuestJournal, Journal, VariantDirectory
 from harness.guest import Guest
 from harness.machine.spec import MachineSpec
 from harness.nested.machine import start_on
+from harness.nested.nic import GivenNic
 from harness.nested.platform import FarImage, Platform
 
 #: Seconds for QEMU to take a device: it resets it, and pins and maps all of the guest's memory. Measured: 3.
@@ -28,15 +29,20 @@ _HOST_PHYSICAL = re.compile(r"Host physical address for 0x[0-9a-f]+ \([^)]*\) is
 class NestedGuest:
     """A running guest of the platform; made by `start`, ended by `stop`.
 
-    `devices` are the PCI addresses in this guest of the devices that it was handed, by name. Its kernel's log is read
-    into the journal as `NAME/kmsg`, with a marker at the begin and the end of each step.
+    `devices` are the PCI addresses in this guest of the devices that it was handed or given, by name; `uplinks` has for
+    each given NIC the platform's NIC that it goes through, and its driver; `virtualization` is what KVM uses for it.
+    Its kernel's log is read into the journal as `NAME/kmsg`, with a marker at the begin and the end of each step.
     """
 
-    def __init__(self, name: str, guest: Guest, journal: GuestJournal, stack: ExitStack) -> None:
+    def __init__(
+        self, name: str, guest: Guest, journal: GuestJournal, stack: ExitStack, *, virtualization: str
+    ) -> None:
         self.name = name
+        self.virtualization = virtualization
         self.guest = guest
         self.journal = journal
         self.devices: dict[str, str] = {}
+        self.uplinks: dict[str, tuple[str, str]] = {}
         self._stack = stack
 
     @classmethod
@@ -49,16 +55,24 @@ class NestedGuest:
         *,
         directory: VariantDirectory,
         journal: Journal,
-        taps: Mapping[str, tuple[str, str]],
+        nics: Sequence[GivenNic] = (),
     ) -> NestedGuest:
-        """Start QEMU on the platform and let the guest boot until its agent answers; its files go below `directory`."""
+        """Start QEMU on the platform and let the guest boot until its agent answers; its files go below `directory`.
+
+        The bridges of its `nics` are there. Each NIC is given to it once it runs.
+        """
         own = GuestJournal(journal, name)
+        taps = {nic.name: (f"tap-{nic.name}"[:15], nic.bridge) for nic in nics}
         with ExitStack() as stack:
             machine = stack.enter_context(
                 start_on(platform, spec, image=image, directory=directory.guest(name), journal=own, taps=taps)
             )
             guest = stack.enter_context(Guest.boot(machine))
-            return cls(name, guest, own, stack.pop_all())
+            nested = cls(name, guest, own, stack, virtualization=platform.virtualization)
+            for nic in nics:
+                nested.give(nic)
+            nested._stack = stack.pop_all()
+            return nested
 
     def stop(self) -> None:
         """Hear the guest's log out, then end it and its QEMU; nothing of it is left on the platform."""
@@ -78,14 +92,18 @@ class NestedGuest:
 
         Raises MonitorError with QEMU's words, which are VFIO's, if that refuses.
         """
-        port = f"rp{len(self.devices)}"
-        machine = self.guest.machine
+        return self._plug({"driver": "vfio-pci", "id": name, "host": address})
+
+    def give(self, nic: GivenNic) -> dict[str, Any]:
+        """Give this guest a NIC that its own QEMU makes; tells what the guest sees."""
+        facts = self._plug(nic.qdev())
+        self.uplinks[nic.name] = nic.via, nic.kernel_driver
+        return facts
+
+    def _plug(self, qdev: Mapping[str, Any]) -> dict[str, Any]:
+        name, machine = str(qdev["id"]), self.guest.machine
         with machine.explaining():
-            machine.monitor.execute_raw(
-                "device_add",
-                {"driver": "vfio-pci", "id": name, "host": address, "bus": port},
-                timeout_s=_HANDED_S,
-            )
+            machine.monitor.execute_raw("device_add", {**qdev, "bus": f"rp{len(self.devices)}"}, timeout_s=_HANDED_S)
         mine = self.guest.pci_address(name)
         facts = self.call("pci_wait", bdf=mine, timeout_s=_SEEN_S, within_s=_SEEN_S + 5)
         self.devices[name] = mine
@@ -100,12 +118,12 @@ class NestedGuest:
             raise InfraError(f"QEMU of guest '{self.name}' does not tell where {address:#x} is: {said.strip()}")
         return int(match[1], 16)
 
-    def mark(self, text: str) -> str:
-        """Put a marker into the guest's log, read the log up to it, and return the marker."""
+    def mark(self, text: str) -> None:
+        """Put a marker into the guest's log, and read the log up to it; the journal has it as `NAME/kmsg`, `mark`."""
         marker = f"{text} {secrets.token_hex(4)}"
+        self.journal.record("kmsg", "mark", marker=marker)
         self.call("mark", text=marker)
         self.collect()
-        return marker
 
     def collect(self) -> None:
         """Read what the guest's log holds by now into the journal."""

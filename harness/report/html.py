@@ -15,7 +15,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.evidence import RunDirectory, VariantDirectory
-from harness.report.story import State, StepStory, Story, tell
+from harness.report.bars import WIDTH, DrawnChart, draw
+from harness.report.story import VERDICT, State, StepStory, Story, read_json, tell
 from harness.report.text import WITNESSES, totals, witness_order
 from harness.report.timeline import Timeline, timeline
 from harness.result import Result
@@ -89,6 +90,8 @@ class Chapter:
     testimonies: tuple[Testimony, ...]
     counter_runs: tuple[CounterRun, ...]
     timeline: Timeline | None
+    charts: tuple[DrawnChart, ...]
+    walks: tuple[str, ...]
     raw: tuple[str, ...]
 
     @property
@@ -153,6 +156,7 @@ def render(run: RunDirectory, host: Mapping[str, Any], results: Sequence[Result]
         short_names=WITNESSES,
         witness_order=witness_order,
         proof_words=_PROOF_WORDS,
+        chart_width=WIDTH,
         State=State,
     )
 
@@ -168,8 +172,20 @@ def _chapter(run: RunDirectory, result: Result) -> Chapter:
         testimonies=tuple(_testimony(step, names) for step in story.steps if step.witnesses),
         counter_runs=tuple(_counter_run(run, directory, name, proof) for name, proof in result.counter_proofs.items()),
         timeline=timeline(story),
+        charts=draw(read_json(directory.file(VERDICT)).get("charts", ())),
+        walks=_walks(story),
         raw=tuple(f"{result.evidence}/{name}" for name in _RAW if directory.file(name).exists()),
     )
+
+
+def _walks(story: Story) -> tuple[str, ...]:
+    """Give the first walk through the unit's tables for each device, and the first that was refused."""
+    shown: dict[tuple[str, bool], str] = {}
+    for entry in story.entries:
+        if (entry.source, entry.kind) == ("tables", "walk"):
+            text = str(entry.data.get("text"))
+            shown.setdefault((str(entry.data.get("device")), "is refused" in text), text)
+    return tuple(shown.values())
 
 
 def _testimony(step: StepStory, names: Sequence[str]) -> Testimony:

@@ -41,6 +41,8 @@ class Device(Section):
     max_dma: ClassVar[int] = 0
     #: What it can be made to do on a machine without a guest; `interrupt` is a request of its own.
     bare: ClassVar[frozenset[BareAccess]] = frozenset()
+    #: The model that it is a virtual function of, None for a device of its own.
+    physical_model: ClassVar[str | None] = None
     #: Whether it is there on machines without a guest only.
     bare_only: ClassVar[bool] = False
 
@@ -65,6 +67,11 @@ class Device(Section):
     @abstractmethod
     def qdev(self) -> dict[str, object]:
         """Give the properties that QEMU's `device_add` needs, `driver` among them, without `id` and `bus`."""
+
+    @property
+    def physical(self) -> str | None:
+        """The name of the device that it is a virtual function of, None for one of its own."""
+        return None
 
     @property
     def engine(self) -> Engine | None:

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 
 from harness.machine.acpi_override import Malformation
 from harness.machine.spec import MachineKind, Translation
-from harness.scenario.device import AnyDevice
+from harness.scenario.device import AnyDevice, Device
 from harness.scenario.section import Section, Shorthand, complaint
 from harness.scenario.step import AnyStep
 from harness.scenario.values import Name, Size, Slug
@@ -145,6 +145,13 @@ def _check_nested_memory(value: int) -> int:
     return value
 
 
+class NestedNic(Section):
+    """A NIC that the nested guest's own QEMU emulates, or shares with it (virtio)."""
+
+    model: Literal["e1000e", "virtio-net"] = Field(description="What it is to the guest.")
+    via: Name = Field(description="The platform's NIC whose wire it reaches, through a bridge.")
+
+
 class NestedSection(Section):
     """A guest nested in the machine's own, which plays the platform: steps start it and hand it devices."""
 
@@ -152,6 +159,7 @@ class NestedSection(Section):
     memory: Annotated[Size, AfterValidator(_check_nested_memory)] = Field(
         default=256 << 20, description="Its memory, all of which is mapped for each device that it is handed."
     )
+    nics: dict[Name, NestedNic] = Field(default={}, description="NICs that it is not handed but given, by name.")
 
 
 class Requires(Section):
@@ -236,6 +244,25 @@ class Scenario(Section):
             if device.bare_only and self.machine.kind != "bare":
                 text = "{written} is driven on machines without a guest only"
                 raise complaint(text, value=device.model_word, at=("devices", name, "model"))
+            if device.physical_model is not None and self.machine.kind == "linux":
+                self._check_physical(name, device)
+            elif device.physical is not None:
+                text = "on a bare machine a virtual function brings its physical function along"
+                raise complaint(text, at=("devices", name, "of"), on_key=True)
+
+    def _check_physical(self, name: str, device: Device) -> None:
+        if device.physical is None:
+            text = f"a virtual function needs 'of', the {device.physical_model} that it belongs to"
+            raise complaint(text, at=("devices", name), on_key=True)
+        physical = self.devices.get(device.physical)
+        if physical is None or physical.model_word != device.physical_model:
+            choices = [other for other, each in self.devices.items() if each.model_word == device.physical_model]
+            text = f"{{written}} is no {device.physical_model} among the devices"
+            at = ("devices", name, "of")
+            raise complaint(text, value=device.physical, at=at, word=device.physical, choices=choices)
+        if not physical.plugged or not device.plugged:
+            text = "virtual functions are made when the steps begin, so they and their physical function are there then"
+            raise complaint(text, at=("devices", name, "of"), on_key=True)
 
     def _check_guests(self) -> None:
         if not self.guests:
@@ -246,10 +273,17 @@ class Scenario(Section):
         if "memory" in self.machine.model_fields_set and self.machine.memory < needed:
             text = f"its guests need {needed >> 20}MiB; found {{written}}"
             raise complaint(text, value=self.machine.memory, at=("machine", "memory"))
-        for name in self.guests:
+        for name, guest in self.guests.items():
             if name in self.devices:
                 text = "{written} is already the name of a device"
                 raise complaint(text, value=name, at=("guests", name), on_key=True)
+            for nic, given in guest.nics.items():
+                at = ("guests", name, "nics", nic)
+                if nic in self.devices or nic in self.guests:
+                    raise complaint("{written} is already the name of a device or guest", value=nic, at=at, on_key=True)
+                if given.via not in self.devices or not self.devices[given.via].wired:
+                    text = "{written} is no NIC among the devices"
+                    raise complaint(text, value=given.via, at=(*at, "via"), word=given.via, choices=self.devices)
 
     def _check_bare(self) -> None:
         """Complain of what only a machine with a guest has."""

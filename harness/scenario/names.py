@@ -67,6 +67,10 @@ def _named(document: Document) -> dict[str, _Known]:
         node = document.root.entries.get(key)
         entries = node.value.entries if node and isinstance(node.value, MappingNode) else {}
         known |= {name: _Known(kind, entry.key_span) for name, entry in entries.items()}
+        for guest in entries.values() if kind == "guest" else ():
+            nics = guest.value.entries.get("nics") if isinstance(guest.value, MappingNode) else None
+            if nics and isinstance(nics.value, MappingNode):
+                known |= {name: _Known("nic", entry.key_span) for name, entry in nics.value.entries.items()}
     return known
 
 

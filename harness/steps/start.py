@@ -56,7 +56,8 @@ class Start(Step, keyword="start"):
         if session.raw:
             return
         start_guest(session, self.start.guest)
-        session.record("guest", guest=self.start.guest, hello=session.nested[self.start.guest].guest.hello)
+        nested = session.nested[self.start.guest]
+        session.record("guest", guest=nested.name, hello=nested.guest.hello, virtualization=nested.virtualization)
         for name in self.start.assigns:
             facts = hand_over(session, session.device(name), self.start.guest)
             device = session.device(name)
@@ -80,7 +81,8 @@ class Start(Step, keyword="start"):
             text = f"guest '{self.start.guest}' was not started"
             findings.append(Finding(outcome=Outcome.ERROR, text=text, step=evidence.index))
         else:
-            text = f"guest '{self.start.guest}' runs Linux {started.data['hello']['kernel']}"
+            kernel, virtualization = started.data["hello"]["kernel"], started.data["virtualization"]
+            text = f"guest '{self.start.guest}' runs Linux {kernel} under KVM with {virtualization}"
             findings.append(Finding(outcome=Outcome.PASS, text=text, step=evidence.index, refs=(started.ref,)))
         handed = {entry.data["device"]: entry for entry in evidence.observations("assigned")}
         for name in self.start.assigns:

@@ -1,0 +1,126 @@
+"""The keeper and its near end, over pipes in the place of an SSH connection: all else is as on another host."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.errors import LaunchError
+from harness.nested.kept import Job, KeptProcess
+from harness.process import StopRung
+from harness.waiting import Deadline, wait_for
+
+
+class PipeChannel:
+    """A command with its streams, as `harness.ssh.Channel` gives them."""
+
+    def __init__(self, argv):
+        self.process = subprocess.Popen(
+            [sys.executable, *argv[1:]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    def send(self, data, deadline, abort=()):
+        self.process.stdin.write(data)
+        self.process.stdin.flush()
+
+    def read(self, deadline, abort=()):
+        return os.read(self.process.stdout.fileno(), 65536)
+
+    def stderr_text(self):
+        return ""
+
+    def cut(self):
+        """Lose the connection."""
+        self.process.stdin.close()
+
+    def close(self):
+        if not self.process.stdin.closed:
+            self.process.stdin.close()
+        self.process.wait(10)
+
+
+class PipeSsh:
+    """What a `KeptProcess` needs of an SSH connection."""
+
+    def __init__(self):
+        self.channels = []
+
+    def open(self, argv, *, timeout_s=20.0):
+        self.channels.append(PipeChannel(argv))
+        return self.channels[-1]
+
+    def close(self):
+        for channel in self.channels:
+            channel.process.stdout.close()
+            channel.process.stderr.close()
+
+
+@pytest.fixture
+def ssh():
+    made = PipeSsh()
+    yield made
+    made.close()
+
+
+def keep(ssh, tmp_path: Path, script: str, **changes) -> KeptProcess:
+    job = {
+        "argv": [sys.executable, "-I", "-c", script],
+        "env": {},
+        "streams": {"talk": 40},
+        "outputs": {"log": 41, "stderr": 1},
+        "data": {42: b"a key"},
+        "scratch": 43,
+        **changes,
+    }
+    return KeptProcess(ssh, Job(**job), {"log": tmp_path / "log", "stderr": tmp_path / "stderr"})
+
+
+def ended(kept: KeptProcess) -> int:
+    wait_for("the program to end", lambda: kept.poll() is not None, Deadline.after(10.0))
+    return kept.poll()
+
+
+def test_a_program_has_its_streams_files_and_data(ssh, tmp_path):
+    script = (
+        "import os,sys\n"
+        "os.write(41, b'logged')\nprint('said', flush=True)\nos.write(43, b'\\x01\\x02')\n"
+        "sys.exit(7 if os.read(40, 9) == b'a word' and os.pread(42, 9, 0) == b'a key' and not os.write(40, b'!') - 1 else 1)"
+    )
+    with keep(ssh, tmp_path, script) as kept:
+        kept.streams["talk"].sendall(b"a word")
+        kept.streams["talk"].settimeout(10)
+        assert kept.streams["talk"].recv(10) == b"!"
+        assert kept.scratch(2) == b"\x01\x02"
+        assert ended(kept) == 7
+        assert (tmp_path / "log").read_text() == "logged"
+        assert kept.stderr_text() == "said\n"
+        assert kept.stop(quit=None) is StopRung.ALREADY_GONE
+
+
+def test_a_program_that_cannot_be_started_says_why(ssh, tmp_path):
+    with pytest.raises(LaunchError, match="no-such-program"):
+        keep(ssh, tmp_path, "", argv=["/no-such-program"])
+
+
+def test_a_program_is_ended_by_the_mildest_rung_that_works(ssh, tmp_path):
+    with keep(ssh, tmp_path, "import os; os.read(40, 1)") as kept:
+        assert kept.stop(quit=lambda: kept.streams["talk"].sendall(b"q")) is StopRung.QUIT
+    with keep(ssh, tmp_path, "import signal; signal.pause()") as kept:
+        assert kept.stop(quit=None) is StopRung.TERM
+        assert kept.poll() == -signal.SIGTERM
+
+
+def test_a_lost_connection_ends_the_program_with_all_its_children(ssh, tmp_path):
+    script = "import os,signal\nif not os.fork(): os.write(41, b'%d' % os.getpid())\nsignal.pause()"
+    with keep(ssh, tmp_path, script) as kept:
+        wait_for("the child to be told of", lambda: (tmp_path / "log").read_text(), Deadline.after(10.0))
+        child = int((tmp_path / "log").read_text())
+        ssh.channels[0].cut()
+        assert ended(kept) == -signal.SIGKILL
+        wait_for("the child to end", lambda: not Path(f"/proc/{child}/stat").exists(), Deadline.after(10.0))
+        assert not Path(f"/proc/{kept.pid}").exists()
