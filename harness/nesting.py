@@ -47,9 +47,27 @@ def hand_over(session: Session, device: AttachedDevice, guest: str) -> dict[str,
     return facts
 
 
-def end_guest(session: Session, name: str) -> None:
-    """End a nested guest; its devices stay with vfio-pci, for the next one."""
-    session.nested.pop(name).stop()
+def withdraw(session: Session, device: AttachedDevice) -> None:
+    """Unplug `device` from the machine while a nested guest has it, and see it gone from both.
+
+    VFIO relays the platform's wish to the guest's QEMU (vfio_pci_core_request in Linux' vfio_pci_core.c), which unplugs
+    it from the guest (vfio_req_notifier_handler in QEMU's hw/vfio/pci.c).
+    """
+    if device.guest is None:
+        raise HarnessError(f"'{device.name}' was handed to no guest")
+    nested = session.nested[device.guest]
+    session.unplug(device)
+    nested.call("pci_gone", bdf=nested.devices.pop(device.name), timeout_s=_NESTED_S, within_s=_NESTED_S + 5)
+    session.update(session.device(device.name), guest=None, domain=None)
+
+
+def end_guest(session: Session, name: str, *, kill: bool = False) -> None:
+    """End a nested guest, or `kill` its QEMU; its devices stay with vfio-pci, for the next one."""
+    nested = session.nested.pop(name)
+    if kill:
+        nested.kill()
+    else:
+        nested.stop()
     session.book.unmapped(name)
     for device in list(session.devices.values()):
         if device.guest == name:

@@ -15,6 +15,7 @@ from harness.machine.spec import MachineSpec
 from harness.nested.machine import start_on
 from harness.nested.nic import GivenNic
 from harness.nested.platform import FarImage, Platform
+from harness.waiting import Deadline, wait_for
 
 #: Seconds for QEMU to take a device: it resets it, and pins and maps all of the guest's memory. Measured: 3.
 _HANDED_S = 60.0
@@ -77,6 +78,13 @@ class NestedGuest:
     def stop(self) -> None:
         """Hear the guest's log out, then end it and its QEMU; nothing of it is left on the platform."""
         self.collect()
+        self.end()
+
+    def kill(self) -> None:
+        """Kill its QEMU at once, as a crash would, and wait until nothing of it is left on the platform."""
+        process = self.guest.machine.process
+        process.kill()
+        wait_for(f"QEMU of guest '{self.name}' to be gone", lambda: process.poll() is not None, Deadline.after(_SEEN_S))
         self.end()
 
     def end(self) -> None:

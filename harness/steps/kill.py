@@ -1,0 +1,163 @@
+"""kill: kill a nested guest's QEMU while its NIC writes, and show that it writes no more."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pydantic import Field
+
+from harness.address_book import PAGE
+from harness.judgement import Judgement, StepEvidence, nobody_faulted, single
+from harness.nesting import end_guest
+from harness.scenario.section import Section
+from harness.scenario.step import Reference, Step
+from harness.scenario.values import Name
+from harness.session import AttachedDevice, Session
+from harness.traffic import ETHERNET, counting_translations
+from harness.verdict import Finding, Outcome, Witness, WitnessVerdict
+from harness.waiting import Deadline, wait_for
+from harness.wire import Wire
+from harness.witnesses.host_trace import read_trace, translated_page
+
+#: Seconds for the NIC to be seen writing, and translations that must be seen before the kill.
+_IN_FLIGHT_S, _IN_FLIGHT = 20.0, 50
+
+#: Frames that the NIC is sent once its guest is gone, and the most pages that are searched for what they carry.
+_FRAMES_AFTER, _PAGES = 200, 64
+
+
+class KillBody(Section):
+    """Which guest, and the NIC that is busy."""
+
+    guest: Name = Field(description="The guest whose QEMU is killed.")
+    device: Name = Field(description="A NIC that it was handed and that is up, so that it receives.")
+
+
+class Kill(Step, keyword="kill"):
+    """Flood a NIC that a nested guest was handed, kill the guest's QEMU meanwhile, and go on flooding.
+
+    The NIC was writing (QEMU's trace of translations tells where to); once nothing of the guest's QEMU is left it must
+    not write any more: no DMA of it is translated or faults, and the frames sent after the end, which carry a word of
+    their own, stand in none of the pages that it wrote to before.
+    """
+
+    kill: KillBody
+
+    def summary(self) -> str:
+        """Say in a line what is done."""
+        return f"kill guest '{self.kill.guest}' while '{self.kill.device}' writes"
+
+    def references(self) -> list[Reference]:
+        """Name the guest and the NIC."""
+        return [
+            Reference.use("guest", self.kill.guest, "kill", "guest"),
+            Reference.use("device", self.kill.device, "kill", "device"),
+        ]
+
+    def needs_handed(self) -> list[tuple[str, str]]:
+        """The NIC is the guest's."""
+        return [(self.kill.device, self.kill.guest)]
+
+    def stops_guests(self) -> tuple[str, ...]:
+        """The guest does not run any more."""
+        return (self.kill.guest,)
+
+    def run(self, session: Session) -> None:
+        """Flood, kill, flood on; record where the NIC wrote before, whether it still did, and what stands there."""
+        if session.raw:
+            return
+        device = session.device(self.kill.device)
+        wire = session.wire(device)
+        with counting_translations(session):
+            since = session.guest.machine.trace_lines()[1]
+            with _flooding(wire):
+                wait_for(
+                    f"'{device.name}' to write",
+                    lambda: len(_pages(session, device, since)) >= _IN_FLIGHT,
+                    Deadline.after(_IN_FLIGHT_S),
+                    every_s=0.1,
+                )
+                before = _pages(session, device, since)
+                end_guest(session, self.kill.guest, kill=True)
+            since = session.guest.machine.trace_lines()[1]
+            word = secrets.token_bytes(16)
+            for _ in range(_FRAMES_AFTER):
+                wire.send(ETHERNET + word * 40)
+            session.call("hello")  # the platform still runs, and QEMU has taken what was sent
+            after = _pages(session, device, since)
+        searched = list(dict.fromkeys(before))[-_PAGES:]
+        stained = [
+            page for page in searched if word in session.read_physical(page, PAGE, label="once written by a NIC")
+        ]
+        session.record(
+            "killed",
+            device=device.name,
+            source_id=str(device.source),
+            before=len(before),
+            after=len(after),
+            pages=searched,
+            stained=stained,
+        )
+
+    def judge(self, evidence: StepEvidence) -> Judgement:
+        """The NIC wrote before, and neither wrote nor tried to afterwards."""
+        seen = evidence.observation("killed")
+        if seen is None:
+            return single(Outcome.ERROR, f"guest '{self.kill.guest}' was not killed", evidence.index)
+        data, step = seen.data, evidence.index
+        if data["before"] < _IN_FLIGHT or not data["pages"]:
+            return single(Outcome.ERROR, f"'{data['device']}' was not seen writing before the end", step, seen.ref)
+        read = {entry.data["gpa"] for entry in evidence.entries if entry.source == "memory"}
+        if not set(data["pages"]) <= read:
+            return single(Outcome.ERROR, "not every page that the NIC wrote to was read afterwards", step, seen.ref)
+        silent = not data["after"]
+        quiet = Witness(
+            name="translation",
+            step=step,
+            verdict=WitnessVerdict.CONFIRMS if silent else WitnessVerdict.DENIES,
+            evidence=f"{data['before']} translated DMAs of {data['source_id']} before the end, {data['after']} after",
+            refs=(seen.ref,),
+        )
+        clean = Witness(
+            name="bytes",
+            step=step,
+            verdict=WitnessVerdict.DENIES if data["stained"] else WitnessVerdict.CONFIRMS,
+            evidence=f"frames sent after the end stand in {len(data['stained'])} of {len(data['pages'])} pages",
+            refs=(seen.ref,),
+        )
+        others = nobody_faulted(evidence)
+        witnesses = (quiet, clean, others)
+        wrong = [witness for witness in witnesses if witness.verdict is not WitnessVerdict.CONFIRMS]
+        text = wrong[0].evidence if wrong else f"'{data['device']}' wrote nothing once its guest was gone"
+        outcome = Outcome.FAIL if wrong else Outcome.PASS
+        finding = Finding(outcome=outcome, text=text, step=step, refs=(seen.ref,))
+        return Judgement(findings=(finding,), witnesses=witnesses)
+
+
+@contextmanager
+def _flooding(wire: Wire) -> Iterator[None]:
+    """Send frames all the time; what comes back is nobody's."""
+    enough = threading.Event()
+
+    def flood() -> None:
+        frame = ETHERNET + bytes(640)
+        while not enough.wait(0.002):
+            wire.send(frame)
+
+    thread = threading.Thread(target=flood, name="flood")
+    thread.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        thread.join()
+
+
+def _pages(session: Session, device: AttachedDevice, since: int) -> list[int]:
+    """Give the pages that DMA of `device` was translated to, in order, by the trace from byte `since` on."""
+    lines, _ = read_trace(session.guest.machine.trace_lines(since)[0])
+    found = filter(None, map(translated_page, lines))
+    return [page for source, page in found if source == device.source]
