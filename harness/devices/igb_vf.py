@@ -13,6 +13,7 @@ class IgbVf(Device, model="igb-vf"):
     model: Literal["igb-vf"]
 
     wired: ClassVar[bool] = True
+    queued: ClassVar[bool] = True
     bare: ClassVar[frozenset[BareAccess]] = frozenset({"read"})
     bare_only: ClassVar[bool] = True
     min_dma: ClassVar[int] = 64

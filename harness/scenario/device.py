@@ -41,6 +41,10 @@ class Device(Section):
     max_dma: ClassVar[int] = 0
     #: What it can be made to do on a machine without a guest; `interrupt` is a request of its own.
     bare: ClassVar[frozenset[BareAccess]] = frozenset()
+    #: The longest single DMA it can be made to issue there, in bytes; `max_dma` if it is None.
+    bare_max_dma: ClassVar[int | None] = None
+    #: Whether it fetches what to do, and not only what to move, from memory: its tables must be whole for that.
+    queued: ClassVar[bool] = False
     #: Whether it is there on machines without a guest only.
     bare_only: ClassVar[bool] = False
 
