@@ -49,7 +49,11 @@ def _unable(device: Device, what: str, step: Step) -> str | None:
     if what not in device.bare:
         known = " and ".join(sorted(device.bare))
         return f"can only {known} on a bare machine" if known else "cannot be told anything on a bare machine"
-    if device.wired and any(edit.entry not in ("leaf", "level-1") for _, edit in step.edits()):
+    longest = device.max_dma if device.bare_max_dma is None else device.bare_max_dma
+    if step.bare_length is not None and not device.min_dma <= step.bare_length <= longest:
+        lengths = f"{longest}" if device.min_dma == longest else f"{device.min_dma} to {longest}"
+        return f"moves {lengths} bytes in one DMA on a bare machine, not {step.bare_length}"
+    if device.queued and any(edit.entry not in ("leaf", "level-1") for _, edit in step.edits()):
         return "fetches its ring through the same tables: break the leaf, or go to an address that nothing maps"
     return None
 

@@ -26,6 +26,9 @@ from harness.witnesses.guest_log import LogLine, logged_faults
 #: (MEMTXATTRS_UNSPECIFIED; vtd_mem_ir_write in hw/i386/intel_iommu.c). Linux shows it as ff:1f.7.
 NOBODY = SourceId(0xFFFF)
 
+#: Bytes of an interrupt request (VT-d spec 3.14).
+_MESSAGE_BYTES = 4
+
 _RECORD = re.compile(r"high 0x([0-9a-f]+) low 0x([0-9a-f]+)")
 _CONFIRMS, _DENIES, _MISSING = WitnessVerdict.CONFIRMS, WitnessVerdict.DENIES, WitnessVerdict.MISSING
 
@@ -48,6 +51,9 @@ def judge_message(evidence: StepEvidence, expected: Expected) -> Judgement:
     if observed is None:
         return single(Outcome.ERROR, "the interrupt message was never sent", evidence.index)
     seen = _Seen.of(evidence, observed)
+    if evidence.devices.get(str(seen.about["device"])) != seen.source:
+        text = f"'{seen.about['device']}' is not {seen.source}, as the step says"
+        return single(Outcome.ERROR, text, evidence.index, observed.ref)
     outcome, text, conformance = _weigh(seen, expected)
     said = f"the interrupt of '{seen.about['device']}'{' by DMA' if seen.by_dma else ''}"
     finding = Finding(outcome=outcome, text=f"{said}: {text}", step=evidence.index, refs=(observed.ref,))
@@ -159,6 +165,7 @@ def _weigh(seen: _Seen, expected: Expected) -> Weighed:
         (seen.came not in (0, 1), Outcome.FAIL, f"it came {seen.came} times"),
         (bool(seen.logged) != bool(seen.traced), Outcome.ERROR, f"one witness is silent; told was: {told}"),
         (set(seen.logged) != set(seen.traced), Outcome.ERROR, f"the witnesses disagree; told was: {told}"),
+        (len(seen.logged) > 1, Outcome.FAIL, f"it was refused {len(seen.logged)} times; told was: {told}"),
         (bool(seen.came and seen.logged), Outcome.ERROR, f"contradiction: it came, and yet was refused: {told}"),
         (not seen.came and not seen.logged, Outcome.ERROR, "it did not come, and nobody reported why"),
         (
@@ -198,13 +205,14 @@ def _provoked(
 def _announced(evidence: StepEvidence, about: Mapping[str, Any]) -> tuple[Entry, ...]:
     """Find where the device said that it was told to send this message: as one, or as a DMA to its address."""
     kind = "dma" if about["by"] == "dma" else "msi"
+    written = [about["address"], _MESSAGE_BYTES, "to-memory"]
     found = [
         entry
         for entry in evidence.entries
         if (entry.source, entry.kind) == ("agent", kind)
         and entry.data["bdf"] == about["function"]
         and entry.data["purpose"] in ("attack", "control")
-        and (kind == "msi" or (entry.data["address"], entry.data["direction"]) == (about["address"], "to-memory"))
+        and (kind == "msi" or [entry.data[key] for key in ("address", "length", "direction")] == written)
     ]
     return tuple(found) if len(found) == 1 else ()
 

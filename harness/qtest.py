@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -23,6 +24,29 @@ ANSWER_S = 20.0
 
 class QtestLost(InfraError):
     """QEMU does not answer on the channel any more, mostly because it has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """To read `size` bytes (1, 2, 4 or 8) at a guest-physical address, as one little-endian access."""
+
+    address: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"read{_WORDS[self.size]} {self.address:#x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """To write `size` bytes (1, 2, 4 or 8) at a guest-physical address, as one little-endian access."""
+
+    address: int
+    value: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"write{_WORDS[self.size]} {self.address:#x} {self.value:#x}"
 
 
 class Qtest:
@@ -48,19 +72,17 @@ class Qtest:
 
     def read(self, address: int, size: int) -> int:
         """Read `size` bytes (1, 2, 4 or 8) at the guest-physical `address`, as one little-endian access."""
-        return int(self._ask(f"read{_WORDS[size]} {address:#x}"), 16)
+        return self.exchange(Read(address, size))[0]
 
     def write(self, address: int, value: int, size: int) -> None:
         """Write `size` bytes (1, 2, 4 or 8) at the guest-physical `address`, as one little-endian access."""
-        self._ask(f"write{_WORDS[size]} {address:#x} {value:#x}")
+        self.exchange(Write(address, value, size))
 
-    def read_all(self, places: Sequence[tuple[int, int]]) -> list[int]:
-        """Read at each of `places` (address and size) in order; all is asked before the first answer is awaited."""
-        return [int(value, 16) for value in self._ask_all([f"read{_WORDS[size]} {at:#x}" for at, size in places])]
-
-    def write_all(self, values: Sequence[tuple[int, int, int]]) -> None:
-        """Write each of `values` (address, value, size) in order; all is sent before the first answer is awaited."""
-        self._ask_all([f"write{_WORDS[size]} {at:#x} {value:#x}" for at, value, size in values])
+    def exchange(self, *accesses: Read | Write) -> list[int]:
+        """Do all `accesses` in order and give what was read; all is asked before the first answer is awaited."""
+        answers = self._ask_all([str(access) for access in accesses])
+        pairs = zip(accesses, answers, strict=True)
+        return [int(answer, 16) for access, answer in pairs if isinstance(access, Read)]
 
     def port_read(self, port: int, size: int) -> int:
         """Read 1, 2 or 4 bytes from an I/O port."""

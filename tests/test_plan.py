@@ -336,7 +336,7 @@ def test_a_counter_proof_takes_one_protection_away(planned, protection, argument
 
 BARE = (
     "machine: {kind: bare, iommu: {}}\n"
-    "devices:\n  d: {model: edu}\n  nic: {model: igb}\n  virtio: {model: virtio-net}\n"
+    "devices:\n  d: {model: edu}\n  nic: {model: igb}\n  virtio: {model: virtio-net}\n  disk: {model: nvme}\n"
 )
 
 
@@ -352,8 +352,24 @@ BARE = (
                 "break the leaf, or go to an address that nothing maps"
             ),
         ),
+        (
+            "{device: d, write: 516, at: 0x20000}",
+            "'d' (edu) moves 16 to 512 bytes in one DMA on a bare machine, not 516",
+        ),
+        (
+            "{device: nic, read: 32, at: 0x20000}",
+            "'nic' (igb) moves 64 to 1400 bytes in one DMA on a bare machine, not 32",
+        ),
+        ("{device: disk, read: 64, at: 0x20000}", "'disk' (nvme) moves 512 bytes in one DMA on a bare machine, not 64"),
+        (
+            "{device: disk, read: 512, break: {entry: root, field: present, value: 0}}",
+            (
+                "'disk' (nvme) fetches its ring through the same tables: "
+                "break the leaf, or go to an address that nothing maps"
+            ),
+        ),
     ],
 )
 def test_what_a_device_cannot_do_on_a_bare_machine_is_told(planned, provoke, message):
     text = HEAD + BARE + f"steps:\n  - provoke: {provoke}\n    expect: silent\ncounter_proof: [unbroken]\n"
-    assert [(line, told) for line, _, told, _ in _problems(planned, text)] == [(9, message)]
+    assert [(line, told) for line, _, told, _ in _problems(planned, text)] == [(10, message)]

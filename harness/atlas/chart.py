@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.atlas.gathered import Gathered, Provocation
-from harness.atlas.raisable import RAISABLE, UNRAISABLE
+from harness.atlas.raisable import TABLES, UNRAISABLE
 from harness.verdict import Conformance
 from harness.vtd.faults import REASON_BY_NAME, REASONS, FaultReason
 
@@ -21,7 +21,8 @@ _ADDRESS = re.compile(r"(fault (?:addr|index)) 0x[0-9a-f]+")
 class Recipe:
     """Provocations that differ only in where they were issued: what was done, where, and what came of it.
 
-    `where` are the tables and guests, `sources` the devices, `count` how many there were.
+    `where` are the tables and guests, `sources` the devices, `count` how many there were, `versions` the QEMU versions
+    that a known deviation is stated for, empty for all.
     """
 
     recipe: str
@@ -30,6 +31,7 @@ class Recipe:
     seen: str
     conformance: Conformance
     why: str
+    versions: str
     where: tuple[str, ...]
     sources: tuple[str, ...]
     witnesses: tuple[str, ...]
@@ -38,12 +40,26 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """One reason code: how it was provoked, and what kernels said of it (by image); `unraisable` says why it cannot."""
+    """One reason code: how it was provoked, and what kernels said of it (by image); `unraisable` says why it cannot.
+
+    `tables` are those it was provoked with.
+    """
 
     reason: FaultReason
     recipes: tuple[Recipe, ...]
     kernel_lines: Mapping[str, str]
+    tables: frozenset[str] = frozenset()
     unraisable: str = ""
+
+    @property
+    def missing_in(self) -> tuple[str, ...]:
+        """The tables that QEMU can raise it for, and it was not provoked with."""
+        return tuple(table for table in TABLES.get(self.reason.code, ()) if table not in self.tables)
+
+    @property
+    def named(self) -> str:
+        """Number and name."""
+        return f"{self.reason.code:#04x} {self.reason.name}"
 
     @property
     def count(self) -> int:
@@ -75,6 +91,17 @@ class Chart:
         return tuple(code for code in self.raisable if not code.count)
 
     @property
+    def partial(self) -> tuple[Code, ...]:
+        """Those of them that were provoked, but not in every mode they exist in."""
+        return tuple(code for code in self.raisable if code.count and code.missing_in)
+
+    @property
+    def told_missing(self) -> tuple[str, ...]:
+        """What was not provoked, in words."""
+        whole = [code.named for code in self.missing]
+        return (*whole, *(f"{code.named} with {' and '.join(code.missing_in)} tables" for code in self.partial))
+
+    @property
     def deviations(self) -> tuple[Recipe, ...]:
         """What was reported otherwise than the specification says."""
         every = [recipe for code in self.codes for recipe in code.recipes] + list(self.others)
@@ -82,9 +109,9 @@ class Chart:
 
     @property
     def complete(self) -> bool:
-        """Whether every raisable code was provoked, everything passed, and nothing deviates in an unknown way."""
+        """Whether every raisable code was provoked in each mode, all passed, and nothing deviates in an unknown way."""
         new = self.gathered.count(Conformance.NEW_DEVIATION)
-        return not (self.missing or self.gathered.unproven or new)
+        return not (self.told_missing or self.gathered.unproven or new)
 
     def as_json(self) -> dict[str, Any]:
         """Give `atlas.json` (docs/results.md)."""
@@ -120,18 +147,42 @@ def chart(gathered: Gathered) -> Chart:
             reason,
             _recipes(by_code.get(reason.code, ())),
             _kernel_lines(by_code.get(reason.code, ())),
-            "" if reason in RAISABLE else UNRAISABLE[reason.code],
+            frozenset(each.what.table for each in by_code.get(reason.code, ())),
+            UNRAISABLE.get(reason.code, ""),
         )
         for reason in REASONS
     )
     return Chart(gathered, codes, _recipes(others))
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Cause:
+    """Why reports deviate: what it makes of what, in which QEMU versions, and how many provocations showed it."""
+
+    why: str
+    spec: str
+    seen: str
+    versions: str
+    count: int
+
+
+def causes(deviations: Iterable[Recipe]) -> tuple[Cause, ...]:
+    """Give each cause of a deviation once for what it makes of what."""
+    counts: dict[tuple[str, str, str, str], int] = {}
+    for recipe in deviations:
+        known = recipe.conformance is Conformance.KNOWN_DEVIATION
+        versions = recipe.versions or ("all" if known else "not known")
+        key = recipe.why or "NEW DEVIATION", recipe.spec or "no report", recipe.seen or "no report", versions
+        counts[key] = counts.get(key, 0) + recipe.count
+    return tuple(sorted(Cause(*key, count) for key, count in counts.items()))
+
+
 def _recipes(provocations: Iterable[Provocation]) -> tuple[Recipe, ...]:
     groups: dict[tuple[str, ...], list[Provocation]] = {}
     for each in provocations:
         what = each.what
-        key = (what.recipe, what.access, what.spec, what.seen, what.conformance, what.why)
+        lane = "bare" if each.image == "bare" else "guest"  # other witnesses
+        key = (what.recipe, what.access, what.spec, what.seen, what.conformance, what.why, each.versions, lane)
         groups.setdefault(key, []).append(each)
     return tuple(_recipe(groups[key]) for key in sorted(groups))
 
@@ -148,6 +199,7 @@ def _recipe(alike: list[Provocation]) -> Recipe:
         seen=what.seen,
         conformance=what.conformance,
         why=what.why,
+        versions=alike[0].versions,
         where=tuple(sorted({_where(each) for each in alike})),
         sources=tuple(sorted({each.what.source for each in alike})),
         witnesses=tuple(name for name in what.witnesses if name in witnesses),
@@ -179,6 +231,7 @@ def _code_json(code: Code) -> dict[str, Any]:
         "raisable": not code.unraisable,
         "why_not": code.unraisable,
         "provoked": code.count,
+        "missing_in": list(code.missing_in),
         "kernel_lines": dict(code.kernel_lines),
         "recipes": [
             {
@@ -188,6 +241,7 @@ def _code_json(code: Code) -> dict[str, Any]:
                 "seen": recipe.seen,
                 "conformance": recipe.conformance.value,
                 "why": recipe.why,
+                "versions": recipe.versions,
                 "where": list(recipe.where),
                 "sources": list(recipe.sources),
                 "witnesses": list(recipe.witnesses),

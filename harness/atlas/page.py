@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.atlas import chart as chart_module
 from harness.atlas import raisable
-from harness.atlas.chart import Chart, Code, Recipe
+from harness.atlas.chart import Chart, Code, Recipe, causes
 from harness.verdict import Conformance
 from harness.vtd import faults
 
@@ -22,31 +22,41 @@ _SHOWN = {
 _MARK = "<!-- made from "
 
 
-def page(chart: Chart, scenarios: Iterable[Path]) -> str:
-    """Give the page; `scenarios` are the files that the run was made of."""
-    return "\n".join(_lines(chart, fingerprint(scenarios))) + "\n"
+def page(chart: Chart) -> str:
+    """Give the page."""
+    body = "\n".join(_lines(chart)) + "\n"
+    title = f"# Fault atlas of QEMU {chart.gathered.qemu}"
+    mark = f"{_MARK}{fingerprint(chart.gathered.sources)} by `make atlas`, text {_digest(body)}; do not edit -->"
+    return f"{title}\n\n{mark}\n{body}"
 
 
-def fingerprint(scenarios: Iterable[Path]) -> str:
-    """Give the digest of everything that shapes the page but QEMU and the kernels: scenarios, reasons, this code."""
+def fingerprint(scenarios: Mapping[str, bytes]) -> str:
+    """Give the digest of what shapes the page but QEMU and the kernels: reasons, this code, and `scenarios` by name."""
     digest = hashlib.sha256()
-    sources = [Path(str(module.__file__)) for module in (faults, raisable, chart_module)] + [Path(__file__)]
-    for path in [*sorted(scenarios, key=lambda path: path.name), *sources]:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    modules = [Path(str(module.__file__)) for module in (faults, raisable, chart_module)] + [Path(__file__)]
+    for name, text in (*sorted(scenarios.items()), *((path.name, path.read_bytes()) for path in modules)):
+        digest.update(name.encode() + b"\0" + text + b"\0")
     return digest.hexdigest()
 
 
 def fingerprint_of(text: str) -> str:
-    """Give the digest that a page carries, empty if it has none."""
+    """Give the digest of its sources that a page carries, empty if it has none."""
     _, found, rest = text.partition(_MARK)
     return rest.split(" ", 1)[0] if found else ""
 
 
-def _lines(chart: Chart, made_from: str) -> Iterator[str]:
+def as_written(text: str) -> bool:
+    """Whether a page is what was written, and was not edited since."""
+    mark, _, body = text.partition(_MARK)[2].partition("\n")
+    return f"text {_digest(body)};" in mark
+
+
+def _digest(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
+def _lines(chart: Chart) -> Iterator[str]:
     gathered = chart.gathered
-    yield f"# Fault atlas of QEMU {gathered.qemu}"
-    yield ""
-    yield f"{_MARK}{made_from} by `make atlas`; do not edit -->"
     yield ""
     yield (
         "Every fault that QEMU's intel-iommu can raise for the devices it emulates, provoked, witnessed and held "
@@ -61,8 +71,8 @@ def _lines(chart: Chart, made_from: str) -> Iterator[str]:
         f"**Coverage: {provoked} of {len(chart.raisable)} raisable reasons provoked**, in "
         f"{len(gathered.provocations)} provocations: {counts}."
     )
-    for code in chart.missing:
-        yield f"- not provoked: `{_named(code)}`"
+    for told in chart.told_missing:
+        yield f"- not provoked: {told}"
     for name, reason in (*gathered.unproven, *gathered.skipped):
         yield f"- not proven: {name}: {reason}"
     yield ""
@@ -137,22 +147,13 @@ def _compared(code: Code) -> str:
 
 
 def _deviations(recipes: Sequence[Recipe]) -> Iterator[str]:
-    """Give each cause of a deviation once, with what it makes of what."""
     yield ""
     yield "## Deviations"
     yield ""
     if not recipes:
         yield "None."
         return
-    causes: dict[tuple[str, str, str], int] = {}
-    for recipe in recipes:
-        key = recipe.why or _SHOWN[recipe.conformance], recipe.spec or "no report", recipe.seen or "no report"
-        causes[key] = causes.get(key, 0) + recipe.count
-    yield "| why | spec | QEMU | provoked |"
-    yield "| --- | --- | --- | --- |"
-    for (why, spec, seen), count in sorted(causes.items()):
-        yield f"| {why} | {spec} | {seen} | {count} |"
-
-
-def _named(code: Code) -> str:
-    return f"{code.reason.code:#04x} {code.reason.name}"
+    yield "| why | spec | QEMU | versions | provoked |"
+    yield "| --- | --- | --- | --- | --- |"
+    for cause in causes(recipes):
+        yield f"| {cause.why} | {cause.spec} | {cause.seen} | {cause.versions} | {cause.count} |"

@@ -48,3 +48,21 @@ UNRAISABLE: Mapping[int, str] = {
 }
 
 RAISABLE = tuple(reason for reason in REASONS if reason.code not in UNRAISABLE)
+
+_LEGACY, _SECOND_STAGE, _FIRST_STAGE, _INTERRUPT = "legacy", "second-stage", "first-stage", "interrupt"
+_ENTRIES = (_LEGACY, _SECOND_STAGE, _FIRST_STAGE)
+_WALK = (_LEGACY, _SECOND_STAGE)
+_PASID_TABLES = (_SECOND_STAGE, _FIRST_STAGE)
+
+#: Code -> the tables that QEMU raises it for, by the names of `Provoked.table`: root and context entries are looked at
+#: in every mode (vtd_dev_to_context_entry), second-stage tables in two (vtd_iova_to_slpte), PASID tables in scalable
+#: mode; 0x0e becomes 0x87 where the unit offers scalable mode, whatever its tables are (vtd_do_iommu_translate).
+TABLES: Mapping[int, tuple[str, ...]] = {
+    **dict.fromkeys((0x01, 0x02, 0x08, 0x09, 0x0A, 0x0B), _ENTRIES),
+    **dict.fromkeys((0x03, 0x04, 0x05, 0x06, 0x07, 0x0C), _WALK),
+    0x0E: (_LEGACY,),
+    **dict.fromkeys((0x20, 0x21, 0x22, 0x23, 0x24, 0x26), (_INTERRUPT,)),
+    **dict.fromkeys((0x50, 0x51, 0x58, 0x59, 0x5B), _PASID_TABLES),
+    0x87: _ENTRIES,
+    **dict.fromkeys((0x70, 0x71, 0x72, 0x73, 0x80, 0x81, 0x85, 0x91), (_FIRST_STAGE,)),
+}

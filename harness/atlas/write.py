@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.atlas.chart import Chart
+from harness.atlas.chart import Chart, causes
 from harness.atlas.page import page
 from harness.evidence import RunDirectory, write_json
 
 JSON, HTML, MARKDOWN = "atlas.json", "atlas.html", "atlas.md"
 
 
-def write_atlas(run: RunDirectory, chart: Chart, scenarios: Sequence[Path]) -> str:
+def write_atlas(run: RunDirectory, chart: Chart) -> str:
     """Write the three files and give the text of the page."""
-    text = page(chart, scenarios)
+    text = page(chart)
     write_json(run.path / JSON, chart.as_json())
     (run.path / MARKDOWN).write_text(text, encoding="utf-8")
     (run.path / HTML).write_text(html(chart), encoding="utf-8")
@@ -34,5 +31,6 @@ def html(chart: Chart) -> str:
     return environment.get_template("atlas.html.j2").render(
         chart=chart,
         numbers=chart.as_json(),
+        causes=causes(chart.deviations),
         css=Markup(source),  # noqa: S704 - it is ours
     )

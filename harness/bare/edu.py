@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from harness.errors import InfraError
+from harness.qtest import Read, Write
 from harness.waiting import Deadline, wait_for
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ _IDENTIFICATION, _IS_EDU = 0x00, 0x010000ED
 #: Where its 4 KiB of memory are on its side of the DMA channel. Beyond them old versions of QEMU write anywhere.
 _MEMORY, _SIZE = 0x40000, 4096
 
-#: Fresh bytes that it has at least when tables are whole: enough for all DMAs of a step.
-_ROOM = 1024
+#: Fresh bytes that it has at least when tables are whole: enough for three DMAs, between which nothing is loaded.
+_ROOM = 3 * 512
 
 #: The half of it that is loaded; what it reads goes to the other.
 _LOADED = _SIZE // 2
@@ -68,9 +69,8 @@ class CopyChannel:
     def _load(self, device: BareDevice, data: bytes) -> None:
         staging = self.session.layout.staging(device.name)
         self.session.write_physical(staging, data)
-        self.session.translate(on=False)
-        self._copy(device, staging, _MEMORY, len(data), _RUN)
-        self.session.translate(on=True)
+        with self.session.untranslated():
+            self._copy(device, staging, _MEMORY, len(data), _RUN)
         self._loaded = data
 
     def write(self, device: BareDevice, address: int, payload: bytes, *, purpose: str) -> None:
@@ -91,9 +91,8 @@ class CopyChannel:
         """Have it write what it holds to its staging page, without translation, and read that."""
         staging = self.session.layout.staging(device.name)
         self.session.write_physical(staging, secrets.token_bytes(length))
-        self.session.translate(on=False)
-        self._copy(device, _MEMORY + _LOADED, staging, length, _RUN | _TO_MEMORY)
-        self.session.translate(on=True)
+        with self.session.untranslated():
+            self._copy(device, _MEMORY + _LOADED, staging, length, _RUN | _TO_MEMORY)
         return self.session.read_physical(staging, length, label=f"what {device.name} holds")
 
     def interrupt(self, device: BareDevice, address: int, data: int) -> None:
@@ -104,8 +103,7 @@ class CopyChannel:
         )
         bar = device.pci.bars[0]
         with self.session.machine.explaining():
-            self.session.machine.qtest.write(bar + _RAISE, 1, 4)
-            self.session.machine.qtest.write(bar + _ACKNOWLEDGE, 1, 4)
+            self.session.machine.qtest.exchange(Write(bar + _RAISE, 1, 4), Write(bar + _ACKNOWLEDGE, 1, 4))
 
     def _announce(self, device: BareDevice, address: int, length: int, direction: str, purpose: str) -> None:
         self.session.journal.record(
@@ -117,11 +115,13 @@ class CopyChannel:
         bar, qtest = device.pci.bars[0], self.session.machine.qtest
         with self.session.machine.explaining():
             values = ((_SOURCE, source), (_DESTINATION, destination), (_COUNT, count))
-            qtest.write_all([(bar + register, value, 8) for register, value in values])
-            taken = qtest.read_all([(bar + register, 8) for register, _ in values])
+            taken = qtest.exchange(
+                *(Write(bar + register, value, 8) for register, value in values),
+                *(Read(bar + register, 8) for register, _ in values),
+                Write(bar + _COMMAND, command, 8),
+            )
             if taken != [value for _, value in values]:
                 raise InfraError(f"edu at {device.function} was told {values}, but holds {taken}")
-            qtest.write(bar + _COMMAND, command, 8)
             wait_for(
                 f"the DMA of {device.name}",
                 lambda: not qtest.read(bar + _COMMAND, 8) & _RUN,

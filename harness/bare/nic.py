@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from harness.bare.layout import PAGE
 from harness.errors import InfraError
+from harness.qtest import Write
 from harness.wire import Wire
 
 if TYPE_CHECKING:
@@ -121,4 +122,4 @@ class TransmitRing:
         values += [(base + 0x28, 1 << 25)] if self.queue.advanced else []
         values += [(base + 0x18, 1)]
         with self.session.machine.explaining():
-            self.session.machine.qtest.write_all([(bar + offset, value, 4) for offset, value in values])
+            self.session.machine.qtest.exchange(*(Write(bar + offset, value, 4) for offset, value in values))

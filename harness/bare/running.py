@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.bare.edu import CopyChannel
 from harness.bare.nic import E1000E, IGB, TransmitRing
+from harness.bare.nvme import Features
 from harness.bare.pci import PciBuses
 from harness.bare.session import BareDevice, BareSession, Engine
 from harness.errors import HarnessError
@@ -95,6 +96,8 @@ def bare_session(
 def _engine(role: BareRole, session: BareSession) -> Engine:
     if role.model == "edu":
         return CopyChannel(session)
+    if role.model == "nvme":
+        return Features(session)
     if role.model in _QUEUES:
         wire = session.machine.wires[str(role.qdev["netdev"])]
         return TransmitRing(session, _QUEUES[role.model], wire)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -59,7 +60,8 @@ S = TypeVar("S", bound=Structure)
 #: Entries of the interrupt remapping table are 2^(this+1).
 _INTERRUPT_TABLE_SIZE = 3
 
-_FULL = (1 << 64) - 1
+#: What clears overflow and queue error: register, value, size.
+_NO_STATUS = (FSTS, FaultStatus.overflow.mask | FaultStatus.queue_error.mask, 4)
 
 
 class Edit(Protocol):
@@ -270,12 +272,13 @@ class BareSession:
             (GCMD, kept | GlobalCommand.translation.mask, 4),
         )
 
-    def translate(self, *, on: bool) -> None:
-        """Switch translation on or off, if it is not already."""
-        status = GlobalStatus(self.machine.register(GSTS))
-        if status.translation_enabled != on:
-            bit = GlobalCommand.translation.mask
-            self.machine.set_register(GCMD, status.kept | bit if on else status.kept & ~bit)
+    @contextmanager
+    def untranslated(self) -> Iterator[None]:
+        """With translation off; it is on again afterwards, and QEMU has forgotten what it had cached."""
+        kept, bit = GlobalStatus(self.machine.register(GSTS)).kept, GlobalCommand.translation.mask
+        self.machine.set_register(GCMD, kept & ~bit)
+        yield
+        self.machine.set_register(GCMD, kept | bit)
 
     def command(self, bits: Any) -> None:
         """Give a one-shot command; what is enabled stays enabled."""
@@ -294,17 +297,20 @@ class BareSession:
 
     def clear(self) -> None:
         """Clear the fault record and the fault status, the record first: the status follows it."""
-        self.clear_record()
-        self.clear_status()
+        self.machine.set_registers(self._no_record, _NO_STATUS)
 
     def clear_record(self) -> None:
         """Clear the fault bit of the record."""
-        # 4 bytes: QEMU takes the upper half of the record's upper register by itself.
-        self.machine.set_register(self._record_at + 12, FaultRecord.fault.mask >> 96)
+        self.machine.set_registers(self._no_record)
 
     def clear_status(self) -> None:
         """Clear overflow and queue error."""
-        self.machine.set_register(FSTS, FaultStatus.overflow.mask | FaultStatus.queue_error.mask)
+        self.machine.set_registers(_NO_STATUS)
+
+    @property
+    def _no_record(self) -> tuple[int, int, int]:
+        # 4 bytes: QEMU takes the upper half of the record's upper register by itself.
+        return self._record_at + 12, FaultRecord.fault.mask >> 96, 4
 
     def fault_event(self, *, masked: bool, address: int = 0xFEE0_0000, data: int = 0x41) -> None:
         """Program the message that a fault sends, and whether it is masked."""

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from harness.atlas.chart import Chart, chart
 from harness.atlas.gathered import TAG, gather
-from harness.atlas.page import PAGE
+from harness.atlas.page import PAGE, fingerprint
 from harness.atlas.write import HTML, JSON, MARKDOWN, write_atlas
 from harness.cli.commands import add, positive
-from harness.cli.running import RUNS, run_scenarios
+from harness.cli.running import RUNS, run_and_keep
 from harness.errors import HarnessError
 from harness.evidence import RunDirectory
 from harness.report.manifest import refresh
@@ -26,8 +26,8 @@ SCENARIOS = Path("scenarios")
 
 _EPILOG = """\
 It runs the scenarios tagged 'atlas' and writes atlas.json, atlas.html and atlas.md into the run directory.
-VTD_QEMU=qemu-11 takes QEMU 11.1 instead of the pinned one. Exit status 1 tells of a fault that was not provoked or
-deviates anew.
+VTD_QEMU=qemu-11 takes QEMU 11.1 instead of the pinned one. Exit status 1 tells of a fault that was not provoked in
+each mode it exists in, or that deviates anew.
 """
 
 
@@ -47,32 +47,42 @@ def add_to(commands: Commands) -> None:
 def run_atlas(arguments: argparse.Namespace) -> int:
     """Run the atlas, or take an old run, and write its pages."""
     status = ExitCode.PASSED
-    if arguments.source is None:
+    run = RunDirectory(arguments.source.resolve()) if arguments.source else None
+    if run is None:
         keyword = f"{TAG} and bare" if arguments.bare else TAG
         chosen = {"names": [], "keyword": keyword, "tags": [TAG], "cold": False, "exitfirst": False}
-        status = ExitCode(run_scenarios(argparse.Namespace(**{**vars(arguments), **chosen})))
-        if status in (ExitCode.INTERRUPTED, ExitCode.NOTHING_RAN, ExitCode.WRONG_INPUT):
+        ran, run = run_and_keep(argparse.Namespace(**{**vars(arguments), **chosen}))
+        status = ExitCode(ran)
+        if run is None or status in (ExitCode.INTERRUPTED, ExitCode.NOTHING_RAN, ExitCode.WRONG_INPUT):
             return status
-    run = RunDirectory((arguments.source or arguments.runs / "latest").resolve())
     made = chart(gather(run))
-    text = write_atlas(run, made, atlas_files())
+    text = write_atlas(run, made)
     refresh(run, (JSON, HTML, MARKDOWN))
     _tell(run, made)
-    if arguments.write:
-        if not _whole(made, arguments):
-            raise HarnessError(f"{PAGE} is only written from a complete run of the whole atlas")
-        PAGE.write_text(text, encoding="utf-8")
-        print(f"page:     {PAGE}")
+    _tell_page(made, text, write=arguments.write)
     return status or (ExitCode.PASSED if made.complete else ExitCode.FAILED)
 
 
-def atlas_files() -> list[Path]:
-    """Give the scenario files of the atlas."""
-    return [path for path in sorted(SCENARIOS.glob("*.yaml")) if TAG in load(path)[0].scenario.tags]
+def atlas_files() -> dict[str, bytes]:
+    """Give the scenario files of the atlas by name."""
+    files = (path for path in sorted(SCENARIOS.glob("*.yaml")) if TAG in load(path)[0].scenario.tags)
+    return {path.name: path.read_bytes() for path in files}
 
 
-def _whole(made: Chart, arguments: argparse.Namespace) -> bool:
-    return made.complete and not made.gathered.skipped and not arguments.bare
+def _tell_page(made: Chart, text: str, *, write: bool) -> None:
+    """Write the page, or tell whether it says what this run found; HarnessError if it must not be written from it."""
+    current = fingerprint(made.gathered.sources) == fingerprint(atlas_files())
+    whole = made.complete and not made.gathered.skipped and current
+    if write and not whole:
+        why = "the whole atlas" if current else "the whole atlas as its scenario files are now"
+        raise HarnessError(f"{PAGE} is only written from a complete run of {why}")
+    if write:
+        PAGE.write_text(text, encoding="utf-8")
+        print(f"page:     {PAGE}")
+        return
+    written = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    if whole and written.partition("\n")[0] == text.partition("\n")[0]:
+        print(f"page:     {PAGE} {'says the same' if written == text else 'says otherwise: --write writes it anew'}")
 
 
 def _tell(run: RunDirectory, made: Chart) -> None:
@@ -85,8 +95,10 @@ def _tell(run: RunDirectory, made: Chart) -> None:
         f"{gathered.count(Conformance.KNOWN_DEVIATION)} known deviations, "
         f"{gathered.count(Conformance.NEW_DEVIATION)} new deviations"
     )
-    for code in made.missing:
-        print(f"    not provoked: {code.reason.code:#04x} {code.reason.name}")
+    for told in made.told_missing:
+        print(f"    not provoked: {told}")
+    for name, reason in (*gathered.unproven, *gathered.skipped):
+        print(f"    not proven: {name}: {reason}")
     for recipe in made.deviations:
         if recipe.conformance is Conformance.NEW_DEVIATION:
             print(f"    new deviation: {recipe.recipe}: {recipe.seen or 'no report'} instead of {recipe.spec}")

@@ -14,6 +14,7 @@ from harness import runner, suite
 from harness.cli.commands import add, positive
 from harness.cli.interrupts import Interrupts
 from harness.errors import HarnessError
+from harness.evidence import RunDirectory
 from harness.host.slots import GuestSlots
 from harness.plan import Plan
 from harness.report.live import Live
@@ -57,7 +58,15 @@ def add_selection(command: argparse.ArgumentParser) -> None:
 
 
 def run_scenarios(arguments: argparse.Namespace) -> int:
-    """Run what is chosen; on Ctrl-C the machines are stopped and what ran so far is reported."""
+    """Run what is chosen and give the exit status."""
+    return run_and_keep(arguments)[0]
+
+
+def run_and_keep(arguments: argparse.Namespace) -> tuple[int, RunDirectory | None]:
+    """Run what is chosen, and give the exit status and where the evidence is, None if nothing ran.
+
+    On Ctrl-C the machines are stopped and what ran so far is reported.
+    """
     files, ids = split_names(arguments.names)
     with Live() as live:
         host = runner.open_host(live.preparing)
@@ -66,7 +75,7 @@ def run_scenarios(arguments: argparse.Namespace) -> int:
         )
         if not plans:
             live.note("no scenario matches; 'harness list' names them")
-            return ExitCode.NOTHING_RAN
+            return ExitCode.NOTHING_RAN, None
         jobs = _jobs(arguments.jobs, host.slots, plans, live)
         if jobs > 1:
             _check_images(plans, host)
@@ -85,7 +94,7 @@ def run_scenarios(arguments: argparse.Namespace) -> int:
                 live.note(line)
             if interrupted and len(results) < len(plans):
                 live.note(f"{len(plans) - len(results)} of {len(plans)} were not begun")
-    return ExitCode.INTERRUPTED if interrupted else suite.exit_code(results)
+    return ExitCode.INTERRUPTED if interrupted else suite.exit_code(results), run
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ class Edu(Device, model="edu"):
     model: Literal["edu"]
 
     bare: ClassVar[frozenset[BareAccess]] = frozenset({"read", "write", "interrupt"})
+    bare_max_dma: ClassVar[int | None] = 512  # its payloads are pieces of the 2 KiB that it is loaded with
     max_dma: ClassVar[int] = 4096
 
     def qdev(self) -> dict[str, object]:

@@ -16,6 +16,7 @@ class Igb(Device, model="igb"):
 
     kernel_driver: ClassVar[str | None] = "igb"
     wired: ClassVar[bool] = True
+    queued: ClassVar[bool] = True
     min_dma: ClassVar[int] = 64  # what arrives or leaves is an Ethernet frame
     bare: ClassVar[frozenset[BareAccess]] = frozenset({"read"})
     max_dma: ClassVar[int] = 1400

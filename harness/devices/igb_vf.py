@@ -24,6 +24,7 @@ class IgbVf(Device, model="igb-vf"):
 
     kernel_driver: ClassVar[str | None] = "igbvf"
     wired: ClassVar[bool] = True
+    queued: ClassVar[bool] = True
     bare: ClassVar[frozenset[BareAccess]] = frozenset({"read"})
     physical_model: ClassVar[str | None] = "igb"
     min_dma: ClassVar[int] = 64

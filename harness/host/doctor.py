@@ -73,15 +73,16 @@ def _tools() -> Iterator[Need]:
 
 
 def _qemu(store: ImageStore) -> Iterator[Need]:
-    remedy = "harness images build qemu"
     named = os.environ.get("VTD_QEMU")
+    wanted = named or QEMU
+    remedy = f"harness images build {wanted}"
     try:
-        qemu = store.qemu(lambda _: None) if named or store.intact(QEMU) else None
+        qemu = store.qemu(lambda _: None) if _stands(store, wanted) else None
     except HarnessError as error:
         yield Need("qemu", ok=False, found=error.message, remedy=error.hint or remedy)
         return
     if qemu is None:
-        yield Need("qemu", ok=False, found="the pinned build is not in the cache", remedy=remedy)
+        yield Need("qemu", ok=False, found=f"the build '{wanted}' is not in the cache", remedy=remedy)
         return
     yield Need("qemu", ok=True, found=f"{qemu.version}, {'VTD_QEMU' if named else 'the pinned build'}")
     offered = device_types(qemu)
@@ -92,6 +93,12 @@ def _qemu(store: ImageStore) -> Iterator[Need]:
     kvm = probe_kvm(qemu)
     accelerator = f"kvm: {kvm.reason}" if kvm.usable else f"tcg, slower but sufficient (kvm: {kvm.reason})"
     yield Need("accelerator", ok=True, found=accelerator)
+
+
+def _stands(store: ImageStore, wanted: str) -> bool:
+    """Whether `wanted` need not be built first: a QEMU that is built and undamaged, or no recipe of one."""
+    recipe = wanted in store.names() and store.state(wanted).kind == "qemu"
+    return not recipe or store.intact(wanted)
 
 
 def device_types(qemu: QemuBuild) -> frozenset[str]:

@@ -6,23 +6,42 @@ and the revision is newer (acpi_table_upgrade in drivers/acpi/tables.c, Document
 
 from __future__ import annotations
 
-import struct
+from dataclasses import replace
 from typing import Literal
 
 from harness.vtd.acpi_table import TableHeader
-from harness.vtd.dmar_table import SIGNATURE, DeviceScope, DmarTable, RemappingStructure, ScopeType, StructureType
+from harness.vtd.dmar_table import (
+    INCLUDE_ALL,
+    SIGNATURE,
+    SUB_HEADER,
+    DeviceScope,
+    DmarTable,
+    RemappingStructure,
+    ScopeType,
+    StructureType,
+)
 from harness.vtd.registers import DEFAULT_BASE
 
 #: What is wrong with a table that replaces QEMU's.
-Malformation = Literal["wrong-checksum", "empty-structure", "absent-io-apic", "rmrr-over-ram"]
+Malformation = Literal[
+    "wrong-checksum",
+    "empty-structure",
+    "absent-io-apic",
+    "absent-device",
+    "endpoint-for-bridge",
+    "unit-at-zero",
+    "rmrr-over-ram",
+]
 
 _NAME = b"kernel/firmware/acpi/DMAR.aml\0"
 
 #: QEMU's OEM (hw/i386/acpi-build.c), and a revision newer than its 1.
 _HEADER = TableHeader(signature=SIGNATURE, revision=1, oem=b"BOCHS ", oem_table=b"BXPC    ", oem_revision=2)
 
-_INCLUDE_ALL = 1
 _IO_APIC_BUS = 0xFF
+
+#: On the root bus (harness.machine.argv): a place without a device, the management NIC, the first root port.
+_NOWHERE, _MANAGEMENT, _ROOT_PORT = (0x0A, 0), (1, 0), (2, 0)
 
 #: A megabyte that every guest has as RAM.
 _IN_RAM = 0x100_0000
@@ -34,31 +53,42 @@ def archive(what: Malformation) -> bytes:
 
 
 def table(what: Malformation) -> bytes:
-    """Give the table: one unit for all devices, and what is wrong."""
+    """Give the table: one unit, and what is wrong."""
+    if what == "wrong-checksum":
+        good = bytearray(_table(_unit()).encode())
+        good[9] ^= 0x55
+        return bytes(good)
+    if what == "empty-structure":
+        return _HEADER.encode(_table().encode()[TableHeader.SIZE :] + SUB_HEADER.pack(StructureType.DRHD, 0))
+    return _table(*_structures(what)).encode()
+
+
+def _structures(what: Malformation) -> tuple[RemappingStructure, ...]:
     match what:
-        case "wrong-checksum":
-            good = bytearray(_table(_unit(io_apic=0)).encode())
-            good[9] ^= 0x55
-            return bytes(good)
-        case "empty-structure":
-            header = _table(_unit(io_apic=0)).encode()
-            empty = struct.pack("<HH", StructureType.DRHD, 0)
-            return _HEADER.encode(header[TableHeader.SIZE : TableHeader.SIZE + 12] + empty)
         case "absent-io-apic":
-            return _table(_unit(io_apic=7)).encode()
-        case "rmrr-over-ram":
-            scope = DeviceScope(ScopeType.ENDPOINT, 0, ((1, 0),))
-            reserved = RemappingStructure(StructureType.RMRR, base=_IN_RAM, limit=_IN_RAM + 0xFFFFF, scopes=(scope,))
-            return _table(_unit(io_apic=0), reserved).encode()
+            return (_unit(io_apic=7),)
+        case "absent-device":
+            return (_unit(only=_NOWHERE),)
+        case "endpoint-for-bridge":
+            return (_unit(only=_ROOT_PORT),)
+        case "unit-at-zero":
+            return (replace(_unit(), base=0),)
+    scope = DeviceScope(ScopeType.ENDPOINT, 0, (_MANAGEMENT,))
+    reserved = RemappingStructure(StructureType.RMRR, base=_IN_RAM, limit=_IN_RAM + 0xFFFFF, scopes=(scope,))
+    return _unit(), reserved
 
 
 def _table(*structures: RemappingStructure) -> DmarTable:
     return DmarTable(48, 1, structures, _HEADER)
 
 
-def _unit(*, io_apic: int) -> RemappingStructure:
-    scope = DeviceScope(ScopeType.IO_APIC, _IO_APIC_BUS, ((0, 0),), io_apic)
-    return RemappingStructure(StructureType.DRHD, _INCLUDE_ALL, base=DEFAULT_BASE, scopes=(scope,))
+def _unit(*, io_apic: int = 0, only: tuple[int, int] | None = None) -> RemappingStructure:
+    """A unit for all devices, or for `only` one endpoint of the root bus."""
+    scopes: tuple[DeviceScope, ...] = (DeviceScope(ScopeType.IO_APIC, _IO_APIC_BUS, ((0, 0),), io_apic),)
+    if only is not None:
+        scopes += (DeviceScope(ScopeType.ENDPOINT, 0, (only,)),)
+    flags = INCLUDE_ALL if only is None else 0
+    return RemappingStructure(StructureType.DRHD, flags, base=DEFAULT_BASE, scopes=scopes)
 
 
 def _file(name: bytes, data: bytes) -> bytes:

@@ -27,7 +27,7 @@ from harness.machine.spec import ROM_TABLE, MachineSpec
 from harness.machine.tracing import switch_events, whole_lines
 from harness.process import Process, StopRung
 from harness.qmp import Monitor
-from harness.qtest import Qtest, QtestLost
+from harness.qtest import Qtest, QtestLost, Read, Write
 from harness.vtd.registers import DEFAULT_BASE
 from harness.waiting import Deadline, wait_for
 from harness.wire import Wire
@@ -187,12 +187,12 @@ class BareMachine:
     def registers(self, *places: tuple[int, int]) -> list[int]:
         """Read several registers of the unit, each by offset and size."""
         with self.explaining():
-            return self.qtest.read_all([(DEFAULT_BASE + offset, size) for offset, size in places])
+            return self.qtest.exchange(*(Read(DEFAULT_BASE + offset, size) for offset, size in places))
 
     def set_registers(self, *values: tuple[int, int, int]) -> None:
         """Write several registers of the unit in order, each by offset, value and size."""
         with self.explaining():
-            self.qtest.write_all([(DEFAULT_BASE + offset, value, size) for offset, value, size in values])
+            self.qtest.exchange(*(Write(DEFAULT_BASE + offset, value, size) for offset, value, size in values))
 
     # -- traces -----------------------------------------------------------------------------------------------------
 

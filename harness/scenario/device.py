@@ -43,6 +43,10 @@ class Device(Section):
     bare: ClassVar[frozenset[BareAccess]] = frozenset()
     #: The model that it is a virtual function of, None for a device of its own.
     physical_model: ClassVar[str | None] = None
+    #: The longest single DMA it can be made to issue there, in bytes; `max_dma` if it is None.
+    bare_max_dma: ClassVar[int | None] = None
+    #: Whether it fetches what to do, and not only what to move, from memory: its tables must be whole for that.
+    queued: ClassVar[bool] = False
     #: Whether it is there on machines without a guest only.
     bare_only: ClassVar[bool] = False
 

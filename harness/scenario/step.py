@@ -124,6 +124,11 @@ class Step(Section):
         return ()
 
     @property
+    def bare_length(self) -> int | None:
+        """Bytes of each DMA that it makes a device of a bare machine issue; None where there is none."""
+        return None
+
+    @property
     def breaks_tables(self) -> bool:
         """Whether it breaks the unit's tables, unless that is what a counter-proof leaves out (`unbroken`)."""
         return False

@@ -101,6 +101,17 @@ Size = Annotated[
 Address = Annotated[int, BeforeValidator(parse_address), _schema(_HEX.pattern, "A 64-bit address.", number=True)]
 PageSize = Annotated[Size, AfterValidator(_check_pages)]
 PageAddress = Annotated[Address, AfterValidator(_check_pages)]
+
+
+def _check_words(value: Any) -> Any:
+    if isinstance(value, str) and not value.strip():
+        raise complaint("empty words are in every line", value=value)
+    return value
+
+
+#: Words to be found in a line.
+Words = Annotated[str, BeforeValidator(_check_words)]
+
 OnOff = Annotated[
     Literal["on", "off"], BeforeValidator(parse_on_off), WithJsonSchema({"enum": ["on", "off", True, False]})
 ]

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from harness.judgement import Judgement, StepEvidence, single
-from harness.scenario.section import Section, complaint
+from harness.scenario.section import Section
 from harness.scenario.step import Step
+from harness.scenario.values import Words
 from harness.session import Session
 from harness.verdict import Finding, Outcome, Witness, WitnessVerdict
-
-
-def _check_words(value: object) -> object:
-    if isinstance(value, str) and not value.strip():
-        raise complaint("empty words are in every line", value=value)
-    return value
-
-
-Words = Annotated[str, BeforeValidator(_check_words)]
 
 
 class BootLogBody(Section):

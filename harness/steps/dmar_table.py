@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import Field
@@ -13,17 +13,20 @@ from pydantic import Field
 from harness.judgement import Judgement, StepEvidence, single
 from harness.scenario.section import Section
 from harness.scenario.step import Step
-from harness.scenario.values import OnOff
+from harness.scenario.values import OnOff, Words
 from harness.session import Session
 from harness.verdict import Finding, Outcome, Witness, WitnessVerdict
 from harness.vtd.acpi_table import io_apic_ids
 from harness.vtd.dmar_fit import misfits
-from harness.vtd.dmar_table import DmarTable, ScopeType, StructureType, parse
+from harness.vtd.dmar_parse import parse
+from harness.vtd.dmar_table import INCLUDE_ALL, DmarTable, ScopeType, StructureType
 from harness.vtd.registers import DEFAULT_BASE
 from harness.vtd.source_id import SourceId
 
 _TABLES = "/sys/firmware/acpi/tables/"
 _RAM = re.compile(r"BIOS-e820: \[mem 0x(?P<first>[0-9a-f]+)-0x(?P<last>[0-9a-f]+)\] usable")
+#: Header types of PCI-to-PCI bridges.
+_BRIDGE = 1
 
 
 class DmarBody(Section):
@@ -32,6 +35,9 @@ class DmarBody(Section):
     address_width: int = Field(description="Bits of a host address: aw_bits of the vIOMMU.")
     interrupt_remapping: OnOff = Field(description="Whether the platform offers interrupt remapping.")
     device_tlb: OnOff = Field(default="off", description="Whether root ports take ATS requests (ATSR).")
+    wrong: tuple[Words, ...] = Field(
+        default=(), description="What must be wrong with it: words, each of something that a witness finds."
+    )
 
 
 class DmarTableStep(Step, keyword="dmar_table"):
@@ -46,21 +52,22 @@ class DmarTableStep(Step, keyword="dmar_table"):
     def summary(self) -> str:
         """Say in a line what is done."""
         body = self.dmar_table
-        return (
+        told = (
             f"the DMAR table tells of {body.address_width} address bits, "
             f"interrupt remapping {body.interrupt_remapping}, device TLBs {body.device_tlb}"
         )
+        return told + "".join(f", and is wrong: '{words}'" for words in body.wrong)
 
     def run(self, session: Session) -> None:
         """Read tables and devices from the guest, and the options from the command line of its QEMU."""
         tables = {name: session.guest.run(["cat", _TABLES + name]).stdout.hex() for name in ("DMAR", "APIC")}
-        functions = [each["bdf"] for each in session.call("pci_list")["functions"]]
+        functions = session.call("pci_list")["functions"]
         texts = [str(entry.data["text"]) for entry in session.boot_log]
         session.record(
             "dmar",
             dmar=tables["DMAR"],
             madt=tables["APIC"],
-            functions=functions,
+            functions={each["bdf"]: each["header_type"] for each in functions},
             options=_options(session.guest.machine.argv),
             memory=[[int(ram["first"], 16), int(ram["last"], 16)] for ram in map(_RAM.search, texts) if ram],
             lines=[text for text in texts if "DMAR" in text],
@@ -72,32 +79,46 @@ class DmarTableStep(Step, keyword="dmar_table"):
         if seen is None:
             return single(Outcome.ERROR, "the table was never read", evidence.index)
         parsed = parse(bytes.fromhex(seen.data["dmar"]))
-        if parsed.table is None or not seen.data["lines"]:
-            what = "no DMAR table" if parsed.table is None else "no line of the kernel about it"
-            return single(Outcome.ERROR, f"there is {what}", evidence.index, seen.ref)
+        if parsed.table is None:
+            return single(Outcome.ERROR, f"there is no DMAR table: {parsed.diagnoses[0]}", evidence.index, seen.ref)
+        for key, what in _NEEDED.items():
+            if not seen.data[key]:
+                return single(Outcome.ERROR, f"nothing is known of {what}", evidence.index, seen.ref)
         table, data = parsed.table, seen.data
+        try:
+            io_apics = io_apic_ids(bytes.fromhex(data["madt"]))
+        except ValueError as problem:
+            return single(Outcome.ERROR, str(problem), evidence.index, seen.ref)
         told = {
             "table": [str(diagnosis) for diagnosis in parsed.diagnoses],
             "statement": list(self._unlike_stated(table)),
             "options": list(_unlike_options(table, data["options"])),
-            "machine": list(_unlike_machine(table, data)),
+            "machine": list(_unlike_machine(table, data, io_apics)),
             "guest-log": list(_unlike_log(table, data["lines"])),
         }
-        witnesses = tuple(
-            Witness(
-                name=name,
-                step=evidence.index,
-                verdict=WitnessVerdict.DENIES if problems else WitnessVerdict.CONFIRMS,
-                evidence="; ".join(problems) or "agrees with the table",
-                refs=(seen.ref,),
-            )
-            for name, problems in told.items()
-        )
-        wrong = [f"{name}: {problem}" for name, problems in told.items() for problem in problems]
-        outcome = Outcome.FAIL if wrong else Outcome.PASS
-        text = "; ".join(wrong) or f"{self.summary()}: options, machine and log agree"
+        witnesses = tuple(self._witness(evidence.index, name, told, seen.ref) for name in told)
+        denying = [witness for witness in witnesses if witness.verdict is not WitnessVerdict.CONFIRMS]
+        if denying:
+            outcome, text = Outcome.FAIL, "; ".join(f"{witness.name}: {witness.evidence}" for witness in denying)
+        else:
+            outcome, text = Outcome.PASS, f"{self.summary()}: options, machine and log agree"
         finding = Finding(outcome=outcome, text=text, step=evidence.index, refs=(seen.ref,))
         return Judgement(findings=(finding,), witnesses=witnesses)
+
+    def _witness(self, index: int, name: str, told: Mapping[str, list[str]], ref: str) -> Witness:
+        """Give the witness `name` of all that were told: it denies what is not stated, or was not found by any."""
+        stated = self.dmar_table.wrong
+        denied = [each for each in told[name] if not any(words in each for words in stated)]
+        if name == "statement":
+            found = [problem for problems in told.values() for problem in problems]
+            denied += [f"nothing finds '{words}'" for words in stated if not any(words in each for each in found)]
+        return Witness(
+            name=name,
+            step=index,
+            verdict=WitnessVerdict.DENIES if denied else WitnessVerdict.CONFIRMS,
+            evidence="; ".join(denied or (f"as stated, {each}" for each in told[name])) or "agrees with the table",
+            refs=(ref,),
+        )
 
     def _unlike_stated(self, table: DmarTable) -> Iterator[str]:
         body = self.dmar_table
@@ -110,6 +131,15 @@ class DmarTableStep(Step, keyword="dmar_table"):
         bases = [unit.base for unit in table.of(StructureType.DRHD)]
         if bases != [DEFAULT_BASE]:
             yield f"remapping units at {', '.join(map(hex, bases)) or 'nowhere'}, not one at {DEFAULT_BASE:#x}"
+
+
+#: What must have been recorded: a witness that saw nothing would agree with any table.
+_NEEDED = {
+    "options": "the options of the vIOMMU",
+    "functions": "the PCI functions",
+    "memory": "the memory map",
+    "lines": "what the kernel said of the table",
+}
 
 
 def _options(argv: tuple[str, ...]) -> dict[str, Any]:
@@ -130,17 +160,16 @@ def _unlike_options(table: DmarTable, options: dict[str, Any]) -> Iterator[str]:
         yield f"device-iotlb is {options['device-iotlb']}, the table has {'an' if device_tlb else 'no'} ATSR"
 
 
-def _unlike_machine(table: DmarTable, data: dict[str, Any]) -> Iterator[str]:
+def _unlike_machine(table: DmarTable, data: dict[str, Any], io_apics: tuple[int, ...]) -> Iterator[str]:
     """Tell where the table names what is not there, or leaves out what is: I/O APICs, and devices of the root bus."""
-    functions = [SourceId.parse(bdf) for bdf in data["functions"]]
-    root = [function for function in functions if not function.bus]
+    functions = {SourceId.parse(bdf): kind == _BRIDGE for bdf, kind in data["functions"].items()}
+    root = {function: bridge for function, bridge in functions.items() if not function.bus}
     memory = [range(first, last + 1) for first, last in data["memory"]]
-    io_apics = io_apic_ids(bytes.fromhex(data["madt"]))
     yield from map(str, misfits(table, root, memory, io_apics))
-    scopes = [scope for unit in table.of(StructureType.DRHD) for scope in unit.scopes]
-    everything = any(unit.flags & 1 for unit in table.of(StructureType.DRHD))
+    units = table.of(StructureType.DRHD)
+    scopes = [scope for unit in units for scope in unit.scopes]
     named = {scope.function for scope in scopes if scope.kind in (ScopeType.ENDPOINT, ScopeType.BRIDGE)}
-    if not everything:
+    if not any(unit.flags & INCLUDE_ALL for unit in units):
         yield from (f"no scope names {function}" for function in root if function not in named)
     known = {scope.enumeration for scope in scopes if scope.kind == ScopeType.IO_APIC}
     yield from (f"no scope names I/O APIC {number}" for number in io_apics if number not in known)
@@ -148,11 +177,21 @@ def _unlike_machine(table: DmarTable, data: dict[str, Any]) -> Iterator[str]:
 
 def _unlike_log(table: DmarTable, lines: list[str]) -> Iterator[str]:
     """Tell where the kernel read something else (parse_dmar_table in drivers/iommu/intel/dmar.c)."""
+    units = table.of(StructureType.DRHD)
     expected = [f"DMAR: Host address width {table.address_width}"]
-    expected += [f"DMAR: DRHD base: {unit.base:#016x} flags: {unit.flags:#x}" for unit in table.of(StructureType.DRHD)]
+    expected += [f"DMAR: DRHD base: {unit.base:#016x} flags: {unit.flags:#x}" for unit in units]
+    expected += [f"DMAR: RMRR base: {area.base:#016x} end: {area.limit:#016x}" for area in table.of(StructureType.RMRR)]
+    expected += [f"DMAR: ATSR flags: {ports.flags:#x}" for ports in table.of(StructureType.ATSR)]
     for kind, word in ((StructureType.RMRR, "RMRR"), (StructureType.ATSR, "ATSR")):
-        if not table.of(kind):
+        if units and not table.of(kind):
             expected.append(f"DMAR: No {word} found")
-    for line in expected:
-        if not any(line in each for each in lines):
-            yield f"the kernel did not say '{line}'"
+    yield from (f"the kernel did not say '{line}'" for line in expected if not any(line in each for each in lines))
+    for line in lines:
+        if _READ.search(line) and not any(each in line for each in expected):
+            yield f"the kernel said '{line}'"
+        elif "[Firmware Bug]" in line:
+            yield f"the kernel complained: '{line}'"
+
+
+#: The lines by which the kernel tells what it read.
+_READ = re.compile(r"DMAR: (?:Host address width|DRHD base|RMRR base|ATSR flags)")

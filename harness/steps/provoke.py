@@ -123,6 +123,11 @@ class Provoke(Step, keyword="provoke"):
         """Give the device."""
         return [(self.provoke.device, self.provoke.access.value, ("provoke", "device"))]
 
+    @property
+    def bare_length(self) -> int:
+        """Each of its DMAs is as long."""
+        return self.provoke.length
+
     def run(self, session: BareSession) -> None:
         """Issue the DMA with whole, broken and whole tables, and record all that tells what became of each."""
         body = self.provoke

@@ -111,6 +111,11 @@ class Recording(Step, keyword="recording"):
             if action.fault is not None
         ]
 
+    @property
+    def bare_length(self) -> int:
+        """Each of its DMAs is as long."""
+        return _LENGTH
+
     def run(self, session: BareSession) -> None:
         """Do one action after the other, and read the registers after each."""
         layout = session.lay()

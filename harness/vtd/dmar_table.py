@@ -1,25 +1,41 @@
 """The DMAR table of ACPI, by which a machine tells where its remapping units are and whose requests they take.
 
-Sections are those of the VT-d specification, revision 4.1, chapter 8. Reading never fails: what is wrong becomes a
-diagnosis with the offset of the culprit, and what can be read is read.
+Sections are those of the VT-d specification, revision 4.1, chapter 8. `harness.vtd.dmar_parse` reads tables.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
-from harness.vtd.acpi_table import TableHeader, checksum
+from harness.vtd.acpi_table import TableHeader
 from harness.vtd.source_id import SourceId
+from harness.vtd.structure import Bits, Structure
 
 SIGNATURE = b"DMAR"
 
-_FIXED, _SUB_HEADER, _SCOPE = struct.Struct("<BB10s"), struct.Struct("<HH"), struct.Struct("<BBBBBB")
+#: Host address width, flags and reserved bytes between the header and the first structure (section 8.1).
+FIXED = struct.Struct("<BB10s")
+#: Type and length of a structure (8.2); type, length, flags, reserved, enumeration ID and bus of a scope (8.3.1).
+SUB_HEADER, SCOPE = struct.Struct("<HH"), struct.Struct("<BBBBBB")
 
+#: Flag of a unit that takes the requests of all devices no other unit of its segment names (8.3).
+INCLUDE_ALL = 1
+#: Flag of an ATSR about all root ports of its segment (8.5).
+ALL_PORTS = 1
 
 _HEADER = TableHeader(signature=SIGNATURE, revision=1)
+
+
+class TableFlags(Structure):
+    """The flags of the table."""
+
+    SIZE, SPEC = 1, "8.1"
+    interrupt_remapping = Bits(0, 0)
+    x2apic_opt_out = Bits(1, 1)
+    dma_opt_in = Bits(2, 2)
+    RESERVED = (Bits(7, 3),)
 
 
 class StructureType(IntEnum):
@@ -44,16 +60,83 @@ class ScopeType(IntEnum):
     ACPI_DEVICE = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """Something wrong with a table: the offset of the culprit in bytes, what it is, and the section that says so."""
+class UnitBody(Structure):
+    """A remapping unit: its registers are 2^`size` pages at `base`."""
 
-    offset: int
-    text: str
-    section: str
+    SIZE, SPEC = 12, "8.3"
+    flags = Bits(0, 0)
+    size = Bits(11, 8)
+    segment = Bits(31, 16)
+    base = Bits(95, 32)
+    RESERVED = (Bits(7, 1), Bits(15, 12))
 
-    def __str__(self) -> str:
-        return f"at {self.offset:#x}: {self.text} (section {self.section})"
+
+class ReservedMemoryBody(Structure):
+    """Memory that the firmware had devices use; `limit` is its last byte."""
+
+    SIZE, SPEC = 20, "8.4"
+    segment = Bits(31, 16)
+    base = Bits(95, 32)
+    limit = Bits(159, 96)
+    RESERVED = (Bits(15, 0),)
+
+
+class RootPortBody(Structure):
+    """The root ports that take ATS requests."""
+
+    SIZE, SPEC = 4, "8.5"
+    flags = Bits(0, 0)
+    segment = Bits(31, 16)
+    RESERVED = (Bits(7, 1), Bits(15, 8))
+
+
+class AffinityBody(Structure):
+    """The proximity domain of the unit whose registers are at `base`."""
+
+    SIZE, SPEC = 16, "8.6"
+    base = Bits(95, 32)
+    domain = Bits(127, 96)
+    RESERVED = (Bits(31, 0),)
+
+
+class NamedDeviceBody(Structure):
+    """A device of the ACPI namespace by its number; its name follows."""
+
+    SIZE, SPEC = 4, "8.7"
+    number = Bits(31, 24)
+    RESERVED = (Bits(23, 0),)
+
+
+class TranslationCacheBody(Structure):
+    """Integrated devices with address translation caches."""
+
+    SIZE, SPEC = 4, "8.8"
+    flags = Bits(0, 0)
+    segment = Bits(31, 16)
+    RESERVED = (Bits(7, 1), Bits(15, 8))
+
+
+class IntegratedBody(Structure):
+    """Properties of integrated devices, which stand in the flags of the scopes."""
+
+    SIZE, SPEC = 4, "8.9"
+    segment = Bits(31, 16)
+    RESERVED = (Bits(15, 0),)
+
+
+#: What stands between the header of a structure and its scopes or its name.
+BODIES: dict[int, type[Structure]] = {
+    StructureType.DRHD: UnitBody,
+    StructureType.RMRR: ReservedMemoryBody,
+    StructureType.ATSR: RootPortBody,
+    StructureType.RHSA: AffinityBody,
+    StructureType.ANDD: NamedDeviceBody,
+    StructureType.SATC: TranslationCacheBody,
+    StructureType.SIDP: IntegratedBody,
+}
+
+#: The types without scopes.
+UNSCOPED = (StructureType.RHSA, StructureType.ANDD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +159,18 @@ class DeviceScope:
 
     def encode(self) -> bytes:
         """Give its bytes."""
-        size = _SCOPE.size + 2 * len(self.path)
-        head = _SCOPE.pack(self.kind, size, self.flags, 0, self.enumeration, self.bus)
+        size = SCOPE.size + 2 * len(self.path)
+        head = SCOPE.pack(self.kind, size, self.flags, 0, self.enumeration, self.bus)
         return head + bytes(number for step in self.path for number in step)
 
 
 @dataclass(frozen=True, slots=True)
 class RemappingStructure:
-    """One structure: its type, what stands between its header and its scopes, and the scopes.
+    """One structure: its type, the fields that its type has (the others are 0), and its scopes.
 
-    `flags`, `segment`, `base` and `limit` are read for the types that have them.
+    `rest` are the bytes after the fields of a type without scopes, as the name of an ANDD with the zero that ends it,
+    or all bytes of a structure that is unknown or too short for its fields (then it is not `whole`). `offset` is where
+    it was read, in bytes from the table's start.
     """
 
     kind: int
@@ -97,20 +182,16 @@ class RemappingStructure:
     scopes: tuple[DeviceScope, ...] = ()
     rest: bytes = b""
     offset: int = 0
+    domain: int = 0
+    number: int = 0
+    whole: bool = True
 
     def encode(self) -> bytes:
         """Give its bytes."""
-        match self.kind:
-            case StructureType.DRHD:
-                body = struct.pack("<BBHQ", self.flags, self.size, self.segment, self.base)
-            case StructureType.RMRR:
-                body = struct.pack("<HHQQ", 0, self.segment, self.base, self.limit)
-            case StructureType.ATSR | StructureType.SATC:
-                body = struct.pack("<BBH", self.flags, 0, self.segment)
-            case _:
-                body = self.rest
-        body += b"".join(scope.encode() for scope in self.scopes)
-        return _SUB_HEADER.pack(self.kind, _SUB_HEADER.size + len(body)) + body
+        body = BODIES.get(self.kind) if self.whole else None
+        fields = body.of(**{name: getattr(self, name) for name in body.fields()}).encode() if body else b""
+        data = fields + self.rest + b"".join(scope.encode() for scope in self.scopes)
+        return SUB_HEADER.pack(self.kind, SUB_HEADER.size + len(data)) + data
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +206,7 @@ class DmarTable:
     @property
     def interrupt_remapping(self) -> bool:
         """Whether the platform offers interrupt remapping."""
-        return bool(self.flags & 1)
+        return bool(TableFlags(self.flags).interrupt_remapping)
 
     def of(self, kind: StructureType) -> tuple[RemappingStructure, ...]:
         """Give the structures of one type."""
@@ -133,113 +214,5 @@ class DmarTable:
 
     def encode(self) -> bytes:
         """Give its bytes, with the right length and checksum."""
-        fixed = _FIXED.pack(self.address_width - 1, self.flags, bytes(10))
+        fixed = FIXED.pack(self.address_width - 1, self.flags, bytes(10))
         return self.header.encode(fixed + b"".join(structure.encode() for structure in self.structures))
-
-
-@dataclass(frozen=True, slots=True)
-class Parsed:
-    """What was read of a table; `table` is None where not even its fixed part is there."""
-
-    table: DmarTable | None
-    diagnoses: tuple[Diagnosis, ...]
-
-
-def parse(data: bytes) -> Parsed:
-    """Read a table of any bytes."""
-    found: list[Diagnosis] = []
-    fixed_end = TableHeader.SIZE + _FIXED.size
-    if len(data) < fixed_end:
-        return Parsed(None, (Diagnosis(0, f"{len(data)} bytes are too few, {fixed_end} are fixed", "8.1"),))
-    header, length = TableHeader.decode(data)
-    if header.signature != SIGNATURE:
-        found.append(Diagnosis(0, f"the signature is {header.signature!r}", "8.1"))
-    if length != len(data):
-        found.append(Diagnosis(4, f"its length says {length}, there are {len(data)} bytes", "8.1"))
-    if checksum(data[: min(length, len(data))] or data):
-        found.append(Diagnosis(9, f"wrong checksum: the bytes add up to {checksum(data):#04x}", "8.1"))
-    width, flags, _ = _FIXED.unpack_from(data, TableHeader.SIZE)
-    if not 32 <= width + 1 <= 64:
-        found.append(Diagnosis(TableHeader.SIZE, f"a host address width of {width + 1} bits", "8.1"))
-    structures = tuple(_structures(data, fixed_end, found))
-    if not any(structure.kind == StructureType.DRHD for structure in structures):
-        found.append(Diagnosis(fixed_end, "there is no remapping unit (DRHD)", "8.3"))
-    return Parsed(DmarTable(width + 1, flags, structures, header), tuple(found))
-
-
-def _structures(data: bytes, at: int, found: list[Diagnosis]) -> Iterator[RemappingStructure]:
-    before = -1
-    while at < len(data):
-        if at + _SUB_HEADER.size > len(data):
-            found.append(Diagnosis(at, f"{len(data) - at} bytes are left over", "8.2"))
-            return
-        kind, size = _SUB_HEADER.unpack_from(data, at)
-        if size < _SUB_HEADER.size:
-            found.append(Diagnosis(at, f"a structure of type {kind} has {size} bytes, so none can follow it", "8.2"))
-            return
-        if at + size > len(data):
-            found.append(Diagnosis(at, f"a structure of type {kind} with {size} bytes reaches beyond the table", "8.2"))
-            return
-        if kind not in {each.value for each in StructureType}:
-            found.append(Diagnosis(at, f"structures of type {kind} are unknown", "8.2"))
-        elif kind < before:
-            found.append(Diagnosis(at, f"a structure of type {kind} follows one of type {before}", "8.2"))
-        before = kind
-        yield _structure(kind, data[at : at + size], at, found)
-        at += size
-
-
-#: What stands between the header of a structure and its scopes, by type; those without scopes are left whole.
-_BODIES = {
-    StructureType.DRHD: struct.Struct("<BBHQ"),
-    StructureType.RMRR: struct.Struct("<HHQQ"),
-    StructureType.ATSR: struct.Struct("<BBH"),
-    StructureType.SATC: struct.Struct("<BBH"),
-}
-
-
-def _structure(kind: int, data: bytes, at: int, found: list[Diagnosis]) -> RemappingStructure:
-    body = _BODIES.get(StructureType(kind)) if kind in {each.value for each in _BODIES} else None
-    rest = data[_SUB_HEADER.size :]
-    if body is None:
-        return RemappingStructure(kind, rest=rest, offset=at)
-    if len(rest) < body.size:
-        text = f"a structure of type {kind} has {len(data)} bytes, {_SUB_HEADER.size + body.size} are fixed"
-        found.append(Diagnosis(at, text, "8.2"))
-        return RemappingStructure(kind, rest=rest, offset=at)
-    values = body.unpack_from(rest)
-    scopes = tuple(_scopes(rest[body.size :], at + _SUB_HEADER.size + body.size, found))
-    match kind:
-        case StructureType.DRHD:
-            flags, size, segment, base = values
-            if base % 4096:
-                found.append(Diagnosis(at + 8, f"registers at {base:#x}, which is no page", "8.3"))
-            return RemappingStructure(kind, flags, segment, base, size=size, scopes=scopes, offset=at)
-        case StructureType.RMRR:
-            _, segment, base, limit = values
-            if base % 4096 or (limit + 1) % 4096 or limit < base:
-                text = f"reserved memory {base:#x}..{limit:#x} is no range of pages"
-                found.append(Diagnosis(at + 8, text, "8.4"))
-            return RemappingStructure(kind, 0, segment, base, limit, scopes=scopes, offset=at)
-    flags, _, segment = values
-    return RemappingStructure(kind, flags, segment, scopes=scopes, offset=at)
-
-
-def _scopes(data: bytes, at: int, found: list[Diagnosis]) -> Iterator[DeviceScope]:
-    begin = 0
-    while begin < len(data):
-        left = len(data) - begin
-        size = data[begin + 1] if left > 1 else 0
-        if size < _SCOPE.size + 2 or size > left or size % 2:
-            text = f"a device scope of {size} bytes, where {left} are left"
-            found.append(Diagnosis(at + begin, text, "8.3.1"))
-            return
-        kind, _, flags, _, enumeration, bus = _SCOPE.unpack_from(data, begin)
-        if kind not in {each.value for each in ScopeType}:
-            found.append(Diagnosis(at + begin, f"device scopes of type {kind} are unknown", "8.3.1"))
-        numbers = data[begin + _SCOPE.size : begin + size]
-        path = tuple(zip(numbers[::2], numbers[1::2], strict=True))
-        if any(device > 0x1F or function > 7 for device, function in path):
-            found.append(Diagnosis(at + begin, f"a path of {path} names no PCI function", "8.3.1"))
-        yield DeviceScope(kind, bus, path, enumeration, flags)
-        begin += size

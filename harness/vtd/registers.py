@@ -87,6 +87,7 @@ class ExtendedCapability(Structure):
     first_stage = Bits(47, 47)
     scalable_coherent = Bits(48, 48)
     rid_pasid = Bits(49, 49)
+    abort_dma = Bits(52, 52)
 
 
 class GlobalCommand(Structure):

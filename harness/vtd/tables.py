@@ -110,6 +110,7 @@ class PasidEntry(Structure):
     first_stage_mode = Bits(131, 130)
     write_protect = Bits(132, 132)
     first_stage_table = Address(191, 140)
+    RESERVED = (Bits(11, 10), Bits(86, 80), Bits(139, 136), Bits(511, 192))
 
 
 class SecondStageEntry(Structure):

@@ -17,7 +17,8 @@ class Unit:
 
     `levels` are the depths of second-stage tables it walks, `address_width` is the bits of the largest address that it
     translates, `host_address_width` the bits of an address in memory; bits above that are reserved in all entries.
-    `large_levels` are the levels at which an entry may map a large page (2 for 2 MiB, 3 for 1 GiB).
+    `large_levels` are the levels at which an entry may map a large page (2 for 2 MiB, 3 for 1 GiB). `pasid` is whether
+    it takes requests with PASID, `rid_pasid` whether context entries choose a PASID for those without.
     """
 
     levels: frozenset[int]
@@ -32,8 +33,12 @@ class Unit:
     nested: bool = False
     pass_through: bool = False
     device_tlb: bool = False
+    page_requests: bool = False
+    pasid: bool = False
+    rid_pasid: bool = False
+    abort_dma: bool = False
     snoop_control: bool = False
-    extended_interrupt_mode: bool = False
+    posted_interrupts: bool = False
 
     @classmethod
     def from_registers(
@@ -57,8 +62,12 @@ class Unit:
             nested=bool(ecap.nested),
             pass_through=bool(ecap.pass_through),
             device_tlb=bool(ecap.device_tlb),
+            page_requests=bool(ecap.page_requests),
+            pasid=bool(ecap.pasid),
+            rid_pasid=bool(ecap.rid_pasid),
+            abort_dma=bool(ecap.abort_dma),
             snoop_control=bool(ecap.snoop_control),
-            extended_interrupt_mode=bool(ecap.extended_interrupt_mode),
+            posted_interrupts=bool(cap.posted_interrupts),
         )
 
     def beyond(self, address: int) -> int:

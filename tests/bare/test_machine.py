@@ -6,20 +6,16 @@ import os
 import re
 import secrets
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import pytest
 
 from harness.bare.layout import MAPPED_PAGES, PAGE, Layout
 from harness.bare.running import BareRole, bare_session
-from harness.bare.session import BareSession
 from harness.cli.scenarios import _argv
 from harness.equipment import open_host
 from harness.errors import InfraError, LaunchError
 from harness.evidence import VariantDirectory
-from harness.machine.spec import HOLE, IommuSpec, MachineSpec
+from harness.machine.spec import HOLE
 from harness.plan import plan_all
 from harness.qtest import Qtest
 from harness.scenario.edit import Edit
@@ -27,15 +23,10 @@ from harness.vtd.registers import CAP, ECAP, FSTS, VER, Capability, ExtendedCapa
 from harness.vtd.source_id import SourceId
 from harness.vtd.unit import Unit
 from harness.vtd.walk import Request, Unreadable, walk
+from tests.bare.conftest import TRANSLATIONS
 
 pytestmark = pytest.mark.qemu
 
-TRANSLATIONS = {
-    "legacy-48": ("legacy", {"aw_bits": 48}, 4),
-    "legacy-39": ("legacy", {"aw_bits": 39}, 3),
-    "second-stage": ("second-stage", {"scalable_mode": "on"}, 4),
-    "first-stage": ("first-stage", {"scalable_mode": "on", "first_stage": "on"}, 4),
-}
 MASK = {"dma_mask": (1 << 64) - 1}
 EDU = BareRole("rogue", "edu", {"driver": "edu", "id": "rogue", "bus": "rp0", **MASK})
 BRIDGED = BareRole("bridged", "edu", {"driver": "edu", "id": "bridged", "bus": "br0", "addr": "0x1", **MASK})
@@ -46,32 +37,6 @@ def nic(model: str, driver: str) -> BareRole:
 
 
 NICS = [nic("e1000e", "e1000e"), nic("igb", "igb"), nic("igb-vf", "igb")]
-
-
-@pytest.fixture
-def session_of(qemu_build, qemu_facts, tmp_path):
-    @contextmanager
-    def start(*roles: BareRole, mode: str = "legacy-48", **options: Any) -> Iterator[BareSession]:
-        translation, offered, _ = TRANSLATIONS[mode]
-        spec = MachineSpec(
-            kind="bare",
-            translation=translation,
-            image="",
-            iommus=(IommuSpec({**offered, **options}),),
-            root_ports=2,
-            pci_bridges=1,
-            wires=("wire",) if any("netdev" in role.qdev for role in roles) else (),
-        )
-        directory = VariantDirectory(tmp_path)
-        with (
-            directory.journal() as journal,
-            bare_session(
-                spec, roles, qemu=qemu_build, facts=qemu_facts, directory=directory, journal=journal
-            ) as session,
-        ):
-            yield session
-
-    return start
 
 
 @pytest.mark.parametrize("mode", TRANSLATIONS)

@@ -8,7 +8,7 @@ from harness.images.store import ImageStore
 
 @pytest.mark.qemu
 def test_all_is_well_where_everything_is_built(image_store, qemu_build, tmp_path):
-    for name in image_store.names():
+    for name in image_store.usual_names():
         image_store.build(name, print)
     needs = {need.name: need for need in examine(image_store, tmp_path)}
     assert not [need for need in needs.values() if not need.ok]
@@ -32,6 +32,15 @@ def test_what_is_missing_is_named_with_the_command_that_mends_it(tmp_path, monke
     assert set(missing) == {"qemu", "image debian-12", "image debian-13", "image debian-13-backports"}
     assert missing["qemu"].remedy == "harness images build qemu"
     assert missing["image debian-12"].remedy == "harness images build debian-12"
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_qemu_chosen_by_its_recipe_is_not_built_by_looking(tmp_path, monkeypatch):
+    monkeypatch.setenv("VTD_QEMU", "qemu-11")
+    need = next(need for need in examine(ImageStore(tmp_path / "cache"), tmp_path) if need.name == "qemu")
+    assert not need.ok
+    assert "qemu-11" in need.found
+    assert need.remedy == "harness images build qemu-11"
     assert not (tmp_path / "cache").exists()
 
 

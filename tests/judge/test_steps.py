@@ -7,6 +7,9 @@ import pytest
 from harness.catalog import steps_of
 from harness.testimony import hear
 from harness.verdict import Outcome
+from harness.vtd.acpi_table import TableHeader
+from harness.vtd.dmar_table import DeviceScope, DmarTable, RemappingStructure, ScopeType, StructureType
+from harness.vtd.registers import DEFAULT_BASE
 from tests.judge.recording import BEFORE, PAYLOAD, PHYSICAL, Recording
 
 
@@ -271,3 +274,72 @@ class TestRead:
     def test_what_came_out_must_have_been_looked_at(self):
         assert _judge(self.STEP, self._read(bytes(64), seen=None)) is Outcome.ERROR
         assert _judge(self.STEP, self._read(None, seen=None)) is Outcome.ERROR
+
+
+class TestDmarTable:
+    STEP = {"dmar_table": {"address_width": 48, "interrupt_remapping": "on"}}
+    SCOPES = (
+        DeviceScope(ScopeType.IO_APIC, 0xFF, ((0, 0),)),
+        DeviceScope(ScopeType.ENDPOINT, 0, ((1, 0),)),
+        DeviceScope(ScopeType.BRIDGE, 0, ((2, 0),)),
+    )
+    MADT = TableHeader(signature=b"APIC", revision=3).encode(bytes(8) + b"\1\x0c" + bytes(10))
+
+    def _seen(self, *, scopes=SCOPES, base=DEFAULT_BASE, **changes):
+        unit = RemappingStructure(StructureType.DRHD, base=base, scopes=scopes)
+        said = ["Host address width 48", f"DRHD base: {base:#016x} flags: 0x0", "No RMRR found", "No ATSR found"]
+        recording = Recording()
+        recording.add(
+            "observation",
+            "dmar",
+            0,
+            **{
+                "dmar": DmarTable(48, 1, (unit,)).encode().hex(),
+                "madt": self.MADT.hex(),
+                "functions": {"00:01.0": 0, "00:02.0": 1},
+                "options": {"aw-bits": 48, "intremap": "on", "device-iotlb": False},
+                "memory": [[0x10_0000, 0x1FFF_FFFF]],
+                "lines": [f"DMAR: {words}" for words in said],
+                **changes,
+            },
+        )
+        return recording
+
+    def _stating(self, *words):
+        return {"dmar_table": {**self.STEP["dmar_table"], "wrong": list(words)}}
+
+    def test_a_table_that_all_witnesses_agree_with_passes(self):
+        assert _judge(self.STEP, self._seen()) is Outcome.PASS
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"functions": {"00:01.0": 0, "00:02.0": 0}},
+            {"functions": {"00:01.0": 0, "00:02.0": 1, "00:03.0": 0}},
+            {"functions": {"00:01.0": 0}},
+            {"options": {"aw-bits": 39, "intremap": "on", "device-iotlb": False}},
+            {"lines": ["DMAR: Host address width 48"]},
+            {"scopes": SCOPES[1:]},
+            {"base": 0},
+        ],
+    )
+    def test_a_witness_that_saw_otherwise_fails_it(self, changes):
+        assert _judge(self.STEP, self._seen(**changes)) is Outcome.FAIL
+
+    @pytest.mark.parametrize("line", ["DRHD base: 0x000000fed80000 flags: 0x1", "[Firmware Bug]: a bad table"])
+    def test_what_else_the_kernel_said_of_it_fails_it(self, line):
+        recording = self._seen()
+        recording.entries[-1]["data"]["lines"].append(f"DMAR: {line}")
+        assert _judge(self.STEP, recording) is Outcome.FAIL
+
+    @pytest.mark.parametrize("part", ["options", "functions", "memory", "lines", "dmar", "madt"])
+    def test_a_witness_that_saw_nothing_proves_nothing(self, part):
+        empty = {"options": {}, "functions": {}, "dmar": "", "madt": ""}.get(part, [])
+        assert _judge(self.STEP, self._seen(**{part: empty})) is Outcome.ERROR
+
+    def test_what_is_stated_to_be_wrong_must_be_found_and_nothing_else(self):
+        recording = self._seen(functions={"00:01.0": 0, "00:02.0": 0})
+        assert _judge(self._stating("00:02.0 as a bridge, which it is not"), recording) is Outcome.PASS
+        assert _judge(self._stating("00:02.0 as a bridge, which it is not", "00:09.0"), recording) is Outcome.FAIL
+        assert _judge(self._stating("00:01.0"), recording) is Outcome.FAIL
+        assert _judge(self._stating("00:01.0"), self._seen()) is Outcome.FAIL

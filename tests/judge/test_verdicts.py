@@ -8,7 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from harness.evidence import VariantDirectory
 from harness.judge import judge_variant
+from harness.machine.argv import KERNEL_ARGS
 from harness.verdict import CounterProof, Outcome
 from tests.judge.recording import (
     ATTACK,
@@ -279,6 +281,36 @@ def test_a_booted_guest_has_nobody_to_share_random_numbers_with(tmp_path):
     recording.drop(_at(None, "process", "restored"))
 
     assert judge_variant(recording.write(tmp_path)).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize("told", ["", "console=ttyS0 intel_iommu=on", " ".join((*KERNEL_ARGS, "intel_iommu=off"))])
+def test_a_guest_with_other_kernel_arguments_than_planned_is_an_error(told, tmp_path):
+    recording = proof()
+    recording.change(_at(None, "process", "ready"), hello={"cmdline": told})
+
+    verdict = judge_variant(recording.write(tmp_path))
+
+    assert verdict.outcome is Outcome.ERROR
+    assert f"the guest's kernel has the arguments '{told}'" in verdict.reason
+
+
+def test_a_guest_that_never_told_its_kernel_arguments_is_an_error(tmp_path):
+    recording = proof()
+    recording.drop(_at(None, "process", "ready"))
+
+    assert judge_variant(recording.write(tmp_path)).outcome is Outcome.ERROR
+
+
+def test_a_counter_proof_with_the_arguments_of_another_machine_proves_nothing(tmp_path):
+    recording = counter_proof()
+    recording.change(_at(None, "process", "ready"), hello={"cmdline": "intel_iommu=on"})
+    proof().write(tmp_path)
+    recording.write(tmp_path / "counter" / "iommu_off", protection_removed="iommu_off")
+
+    verdict = judge_variant(VariantDirectory(tmp_path))
+
+    assert verdict.outcome is Outcome.ERROR
+    assert verdict.counter_proofs == {"iommu_off": CounterProof.NOT_RUN}
 
 
 def test_an_empty_journal_is_an_error(tmp_path):

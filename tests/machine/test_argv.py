@@ -119,6 +119,16 @@ def test_a_machine_differs_by_nothing_but_where_its_memory_is(ram, backend) -> N
     assert [part for part in other[:-2] if part != memory] == [part for part in booted if '"id":"ram"' not in part]
 
 
+def test_a_channel_to_write_registers_by_changes_nothing_else() -> None:
+    with_it = replace(CHANNELS, qtest="socket,fd=12")
+    plain, written = (command_line(MACHINES["plain"][0], [{}], how, Image(), Qemu()) for how in (CHANNELS, with_it))
+    added = ["-chardev", "socket,fd=12,id=qtest", "-qtest", "chardev:qtest", "-qtest-log", "/dev/null"]
+    place = written.index(added[1]) - 1
+    assert written[place : place + len(added)] == added
+    assert written[:place] + written[place + len(added) :] == plain
+    assert "-qtest" not in plain
+
+
 def test_the_iommu_comes_before_every_other_device() -> None:
     assert [device["driver"] for device in devices_of("everything")][:2] == ["intel-iommu", "intel-iommu"]
 

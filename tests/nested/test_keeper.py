@@ -24,11 +24,11 @@ class PipeChannel:
             [sys.executable, *argv[1:]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
 
-    def send(self, data, deadline, abort=()):
+    def send(self, data, deadline, abort=()):  # noqa: ARG002 - the shape of a channel
         self.process.stdin.write(data)
         self.process.stdin.flush()
 
-    def read(self, deadline, abort=()):
+    def read(self, deadline, abort=()):  # noqa: ARG002
         return os.read(self.process.stdout.fileno(), 65536)
 
     def stderr_text(self):
@@ -50,7 +50,7 @@ class PipeSsh:
     def __init__(self):
         self.channels = []
 
-    def open(self, argv, *, timeout_s=20.0):
+    def open(self, argv, *, timeout_s=20.0):  # noqa: ARG002
         self.channels.append(PipeChannel(argv))
         return self.channels[-1]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given, settings
@@ -10,14 +11,8 @@ from hypothesis import strategies as st
 
 from harness.vtd.acpi_table import TableHeader, checksum, io_apic_ids
 from harness.vtd.dmar_fit import misfits
-from harness.vtd.dmar_table import (
-    DeviceScope,
-    DmarTable,
-    RemappingStructure,
-    ScopeType,
-    StructureType,
-    parse,
-)
+from harness.vtd.dmar_parse import parse
+from harness.vtd.dmar_table import INCLUDE_ALL, DeviceScope, DmarTable, RemappingStructure, ScopeType, StructureType
 from harness.vtd.source_id import SourceId
 
 #: As QEMU 10.0.13 makes it (build_dmar_q35 in hw/i386/acpi-build.c) for 48 address bits, interrupt remapping and a q35
@@ -32,7 +27,8 @@ MADT = bytes.fromhex(
     "c0fe00000000020a0000020000000000020a0005050000000d00020a0009090000000d00020a000a0a0000000d00020a000b0b0000000d000406"
     "ff000001"
 )
-PRESENT = [SourceId.parse(f"00:{device:02x}.0") for device in (0, 1, 2, 3, 4, 5, 0x1F)]
+#: The functions of the root bus, and which are bridges.
+PRESENT = {SourceId.parse(f"00:{device:02x}.0"): device in {2, 3, 4, 5} for device in (0, 1, 2, 3, 4, 5, 0x1F)}
 RAM = [range(0x9FC00), range(0x10_0000, 0x1FFD_E000)]
 
 
@@ -124,7 +120,14 @@ def with_structure(structure: RemappingStructure) -> DmarTable:
             RemappingStructure(StructureType.ATSR, scopes=(DeviceScope(ScopeType.IO_APIC, 0, ((0, 0),), 7),)),
             "a scope names I/O APIC 7, which the MADT does not list",
         ),
-        (RemappingStructure(StructureType.DRHD, base=0xFED90000), "two units have their registers at 0xfed90000"),
+        (
+            RemappingStructure(StructureType.ATSR, scopes=(DeviceScope(ScopeType.ENDPOINT, 0, ((2, 0),)),)),
+            "a scope names 00:02.0 as an endpoint, which it is not",
+        ),
+        (
+            RemappingStructure(StructureType.ATSR, scopes=(DeviceScope(ScopeType.BRIDGE, 0, ((1, 0),)),)),
+            "a scope names 00:01.0 as a bridge, which it is not",
+        ),
     ],
 )
 def test_what_does_not_fit_the_machine_has_its_diagnosis(structure, said):
@@ -137,11 +140,6 @@ def test_an_rmrr_outside_of_ram_fits():
     assert misfits(with_structure(structure), PRESENT, RAM, io_apic_ids(MADT)) == ()
 
 
-def test_an_rmrr_that_is_no_pages_is_told():
-    table = with_structure(RemappingStructure(StructureType.RMRR, base=0x1000, limit=0x10FF))
-    assert any("is no range of pages" in str(diagnosis) for diagnosis in parse(table.encode()).diagnoses)
-
-
 _SCOPES = st.builds(
     DeviceScope,
     st.sampled_from(list(ScopeType)),
@@ -152,30 +150,98 @@ _SCOPES = st.builds(
 _PAGES = st.integers(0, (1 << 51) - 1).map(lambda page: page << 12)
 
 
-def _structure(kind, draw):
-    scopes = tuple(draw(st.lists(_SCOPES, max_size=3)))
-    segment = draw(st.integers(0, 0xFFFF))
+_SOME = st.lists(_SCOPES, min_size=1, max_size=3).map(tuple)
+
+
+def _structure(kind, draw, bases):
+    """A structure that breaks no rule beside units at `bases` and the devices 0 to 255 of the namespace."""
+    scopes, segment = draw(_SOME), draw(st.integers(0, 0xFFFF))
     match kind:
-        case StructureType.DRHD:
-            return RemappingStructure(kind, draw(st.integers(0, 1)), segment, draw(_PAGES), scopes=scopes)
         case StructureType.RMRR:
             base = draw(_PAGES)
             return RemappingStructure(kind, 0, segment, base, base | 0xFFF, scopes=scopes)
         case StructureType.ATSR | StructureType.SATC:
             return RemappingStructure(kind, draw(st.integers(0, 1)), segment, scopes=scopes)
-    return RemappingStructure(kind, rest=draw(st.binary(min_size=4, max_size=20)))
+        case StructureType.SIDP:
+            return RemappingStructure(kind, 0, segment, scopes=scopes)
+    return RemappingStructure(kind, base=draw(st.sampled_from(bases)), domain=draw(st.integers(0, 0xFFFF_FFFF)))
 
 
+def _table(draw) -> DmarTable:
+    bases = draw(st.lists(_PAGES.filter(bool), min_size=1, max_size=3, unique=True))
+    units = [RemappingStructure(StructureType.DRHD, base=base, size=1, scopes=draw(_SOME)) for base in bases[1:]]
+    units.append(RemappingStructure(StructureType.DRHD, INCLUDE_ALL, base=bases[0]))
+    devices = [RemappingStructure(StructureType.ANDD, number=number, rest=b"\\_SB.X\0") for number in range(256)]
+    others = set(StructureType) - {StructureType.DRHD, StructureType.ANDD}
+    kinds = draw(st.lists(st.sampled_from(sorted(others)), max_size=5))
+    structures = [*units, *devices, *(_structure(kind, draw, bases) for kind in kinds)]
+    flags = draw(st.sampled_from([0, 1, 3, 4, 5, 7]))
+    ordered = tuple(sorted(structures, key=lambda each: each.kind))
+    return DmarTable(draw(st.integers(32, 64)), flags, ordered)
+
+
+@settings(deadline=None)
 @given(st.data())
 def test_a_table_is_read_back_as_it_was_made(data):
-    kinds = sorted([*data.draw(st.lists(st.sampled_from(list(StructureType)), max_size=5)), StructureType.DRHD])
-    made = DmarTable(
-        data.draw(st.integers(32, 64)), data.draw(st.integers(0, 7)), tuple(_structure(k, data.draw) for k in kinds)
-    )
+    made = _table(data.draw)
     parsed = parse(made.encode())
     assert parsed.diagnoses == ()
     assert parsed.table.encode() == made.encode()
-    assert [each.scopes for each in parsed.table.structures] == [each.scopes for each in made.structures]
+    assert [replace(each, offset=0) for each in parsed.table.structures] == list(made.structures)
+
+
+UNIT = RemappingStructure(StructureType.DRHD, INCLUDE_ALL, base=0xFED9_0000)
+OTHER = replace(UNIT, flags=0, base=0xFED8_0000, scopes=(DeviceScope(ScopeType.ENDPOINT, 0, ((1, 0),)),))
+ACPI_DEVICE = (DeviceScope(ScopeType.ACPI_DEVICE, 0, ((1, 0),), 3),)
+
+
+@pytest.mark.parametrize(
+    ("structures", "said"),
+    [
+        ((OTHER, RemappingStructure(StructureType.RHSA, base=OTHER.base), OTHER), "type 0 follows one of type 3"),
+        ((UNIT, OTHER), "a unit follows the one for all other devices of segment 0"),
+        ((replace(OTHER, scopes=()), UNIT), "a unit for no device at all"),
+        ((OTHER, replace(UNIT, base=OTHER.base)), "two units have their registers at 0xfed80000"),
+        ((replace(UNIT, base=0),), "registers at 0x0, which is no page"),
+        ((replace(UNIT, base=0x1800),), "registers at 0x1800, which is no page"),
+        (
+            (UNIT, RemappingStructure(StructureType.RMRR, base=0x1000, limit=0x10FF, scopes=OTHER.scopes)),
+            "reserved memory 0x1000..0x10ff is no range of pages",
+        ),
+        (
+            (UNIT, RemappingStructure(StructureType.RMRR, base=0x1000, limit=0x1FFF)),
+            "reserved memory 0x1000..0x1fff for no device",
+        ),
+        ((UNIT, RemappingStructure(StructureType.ATSR)), "ATS for no root port"),
+        ((UNIT, RemappingStructure(StructureType.RHSA, base=UNIT.base, rest=b"12")), "2 bytes are left over"),
+        ((UNIT, RemappingStructure(StructureType.RHSA, base=0x1000)), "no unit has its registers at 0x1000"),
+        ((UNIT, RemappingStructure(StructureType.ANDD, rest=b"X")), "the name b'X' is not ended by a zero"),
+        ((replace(OTHER, scopes=ACPI_DEVICE), UNIT), "no ANDD has the number 3"),
+        ((UNIT, RemappingStructure(StructureType.RHSA, rest=bytes(4), whole=False)), "has 8 bytes, 20 are fixed"),
+        (
+            (UNIT, RemappingStructure(StructureType.RMRR, rest=b"\1" + bytes(19), whole=False)),
+            "bits 15:0 after the header are reserved, and set",
+        ),
+    ],
+)
+def test_a_broken_rule_has_its_diagnosis(structures, said):
+    told = [each.text for each in parse(DmarTable(48, 1, structures).encode()).diagnoses]
+    assert any(said in text for text in told), told
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (8, 2, "at 0x8: revision 2 is unknown (section 8.1)"),
+        (37, 2, "at 0x25: it opts out of x2APIC, but has no interrupt remapping (section 8.1)"),
+        (37, 9, "at 0x25: reserved bits are set in 0900000000000000000000 (section 8.1)"),
+        (40, 1, "at 0x26: reserved bits are set in 00000100000000000000 (section 8.1)"),
+    ],
+)
+def test_what_is_wrong_before_the_structures_has_its_diagnosis(place, value, said):
+    assert [str(each) for each in parse(repaired(QEMU[:place] + bytes([value]) + QEMU[place + 1 :])).diagnoses] == [
+        said
+    ]
 
 
 @settings(max_examples=500)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import pytest
 from hypothesis import given
@@ -33,7 +33,9 @@ UNIT = Unit(
     large_levels=frozenset({2, 3}),
     scalable_mode=True,
     first_stage=True,
+    first_stage_1gib_pages=True,
     pass_through=True,
+    rid_pasid=True,
 )
 LEGACY = replace(UNIT, scalable_mode=False, first_stage=False)
 SOURCE = SourceId.parse("01:02.3")
@@ -137,24 +139,37 @@ BREAKS = [
     ("legacy", "context", {"present": 0}, 0x02),
     ("legacy", "context", {"address_width": 3}, 0x03),
     ("legacy", "context", {"translation_type": 1}, 0x03),
-    ("legacy", "context", {"second_stage_table": HOLE}, 0x07),
+    ("legacy", "context", {"second_stage_table": HOLE}, 0x03),
+    ("legacy", "context", {"second_stage_table": 1 << 48}, 0x0B),
     ("legacy", "level-3", {"address": HOLE}, 0x07),
     ("legacy", "leaf", {"write": 0}, 0x05),
+    ("legacy", "level-3", {"write": 0}, 0x05),
     ("legacy", "leaf", {"snoop": 1}, 0x0C),
+    ("legacy", "leaf", {"transient_mapping": 1}, 0x0C),
+    ("legacy", "level-4", {"page_size": 1}, 0x0C),
     ("legacy", "leaf", {"address": 0xFEE0_0000}, 0x0E),
     ("second-stage", "root", {"lower_present": 0}, 0x39),
     ("second-stage", "root", {"lower_context_table": HOLE}, 0x40),
     ("second-stage", "context", {"present": 0}, 0x41),
     ("second-stage", "context", {"device_tlb_enable": 1}, 0x43),
+    ("second-stage", "context", {"pasid_enable": 1}, 0x43),
+    ("second-stage", "context", {"page_request_enable": 1}, 0x43),
     ("second-stage", "context", {"pasid_directory": HOLE}, 0x50),
     ("second-stage", "context", {"rid_pasid": 0xFFFFF}, 0x48),
     ("second-stage", "pasid-directory", {"present": 0}, 0x51),
     ("second-stage", "pasid-directory", {"pasid_table": HOLE}, 0x58),
+    ("second-stage", "pasid-directory", {"pasid_table": 1 << 48}, 0x52),
+    ("second-stage", "pasid", {"second_stage_table": 1 << 48}, 0x5A),
     ("second-stage", "pasid", {"present": 0}, 0x59),
     ("second-stage", "pasid", {"translation_type": 0}, 0x5B),
-    ("second-stage", "leaf", {"write": 0}, 0x79),
+    ("second-stage", "pasid", {"second_stage_table": HOLE}, 0x7B),
+    ("second-stage", "level-3", {"address": HOLE}, 0x78),
+    ("second-stage", "level-3", {"read": 0, "write": 0}, 0x79),
+    ("second-stage", "leaf", {"write": 0}, 0x85),
+    ("second-stage", "leaf", {"snoop": 1}, 0x7A),
     ("second-stage", "leaf", {"address": 0xFEE0_0000}, 0x87),
     ("first-stage", "pasid", {"first_stage_table": HOLE}, 0x73),
+    ("first-stage", "pasid", {"first_stage_table": 1 << 48}, 0x5A),
     ("first-stage", "level-2", {"address": HOLE}, 0x70),
     ("first-stage", "leaf", {"present": 0}, 0x71),
     ("first-stage", "level-4", {"page_size": 1}, 0x72),
@@ -201,13 +216,79 @@ def test_a_root_table_that_cannot_be_read_has_its_code():
     assert walk(unit, RootTableAddress.of(table=HOLE), Request(SOURCE, 0, READ), memory.read).reason == 0x08
 
 
-def test_pass_through_translates_nothing():
-    memory, root, _, unit = built("legacy")
-    step = walk(unit, root, Request(SOURCE, 0, READ), memory.read).entry("context")
-    memory.words[step.address] = step.entry.replaced(translation_type=2)
+@pytest.mark.parametrize(
+    ("kind", "table", "kind_of", "code"), [("legacy", "context", 2, 0x04), ("second-stage", "pasid", 4, 0x83)]
+)
+def test_pass_through_translates_nothing(kind, table, kind_of, code):
+    memory, root, _, unit = built(kind)
+    step = walk(unit, root, Request(SOURCE, 0, READ), memory.read).entry(table)
+    memory.words[step.address] = step.entry.replaced(translation_type=kind_of)
     seen = walk(unit, root, Request(SOURCE, 0x1234, READ), memory.read)
     assert (seen.address, seen.page) == (0x1234, 0)
     assert seen.explain().endswith("is not translated")
+    assert walk(unit, root, Request(SOURCE, 1 << 48, READ), memory.read).reason == code
+
+
+@pytest.mark.parametrize(
+    ("mode", "offers", "code"),
+    [
+        (TableMode.SCALABLE, {"scalable_mode": False}, 0x30),
+        (2, {}, 0x30),
+        (TableMode.ABORT_DMA, {}, 0x30),
+        (TableMode.ABORT_DMA, {"abort_dma": True}, 0x33),
+    ],
+)
+def test_a_mode_that_translates_nothing_has_its_code(mode, offers, code):
+    memory, root, _, unit = built("second-stage")
+    seen = walk(replace(unit, **offers), root.replaced(mode=mode), Request(SOURCE, 0, READ), memory.read)
+    assert (seen.reason, seen.steps) == (code, ())
+
+
+def test_a_unit_without_a_pasid_for_requests_without_one_takes_pasid_0():
+    memory, root, top, unit = built("second-stage")
+    mapping(memory, top, 4, 0x5000, 0x9000, first=False)
+    request = Request(SOURCE, 0x5000, READ)
+    step = walk(unit, root, request, memory.read).entry("context")
+    memory.words[step.address] = step.entry.replaced(rid_pasid=1)
+    assert walk(unit, root, request, memory.read).reason == 0x59
+    assert walk(replace(unit, rid_pasid=False), root, request, memory.read).address == 0x9000
+
+
+def test_reserved_bits_of_a_pasid_entry_have_their_code():
+    memory, root, _, unit = built("second-stage")
+    step = walk(unit, root, Request(SOURCE, 0, READ), memory.read).entry("pasid")
+    memory.words[step.address] = PasidEntry(step.entry.raw | 1 << 300)
+    assert walk(unit, root, Request(SOURCE, 0, READ), memory.read).reason == 0x5A
+
+
+def test_a_request_to_the_interrupt_range_is_not_walked():
+    memory, root, _, unit = built("legacy")
+    seen = walk(unit, root, Request(SOURCE, 0xFEE0_0000, WRITE), memory.read)
+    assert (seen.interrupt, seen.steps, seen.reason, seen.address) == (True, (), None, None)
+    assert seen.explain().endswith("is an interrupt request")
+
+
+@pytest.mark.parametrize(
+    ("level", "marks", "access", "refused"),
+    [
+        (1, {}, READ, True),
+        (1, {"accessed": 1}, READ, False),
+        (1, {"dirty": 1}, READ, True),
+        (1, {"accessed": 1}, WRITE, True),
+        (1, {"dirty": 1}, WRITE, True),
+        (1, {"accessed": 1, "dirty": 1}, WRITE, False),
+        (3, {"accessed": 1}, WRITE, False),
+        (3, {"dirty": 1}, WRITE, True),
+    ],
+)
+def test_an_entry_that_cannot_be_marked_must_be_marked_already(level, marks, access, refused):
+    memory, root, top, unit = built("first-stage")
+    mapping(memory, top, 4, 0x5000, 0x9000, first=True)
+    request = Request(SOURCE, 0x5000, access)
+    step = walk(unit, root, request, memory.read).entry(f"level-{level}")
+    memory.words[step.address] = step.entry.replaced(**marks)
+    seen = walk(unit, root, request, memory.read, writable=lambda gpa: gpa != step.address)
+    assert seen.reason == (0x91 if refused else None)
 
 
 def test_a_walk_is_explained_entry_by_entry():
@@ -225,25 +306,94 @@ def test_an_entry_that_was_not_reached_is_not_there():
         walk(unit, root, Request(SOURCE, 0, READ), memory.read).entry("pasid")
 
 
+LANDED = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is otherwise than in whole tables, and the codes of the specification and of the habit; None for landed."""
+
+    specified: int | None
+    habitual: int | None
+    kind: str = "legacy"
+    table: str = "leaf"
+    change: dict[str, int] = field(default_factory=dict)
+    offers: dict[str, object] = field(default_factory=dict)
+    mode: int | None = None
+    address: int = 0x5000
+    last_level: int = 1
+    locked: bool = False
+    ones: bool = False
+
+
+HABITS = {
+    "legacy_codes": [
+        Case(0x41, 0x02, "second-stage", "context", {"present": 0}),
+        Case(0x85, 0x05, "second-stage", "leaf", {"write": 0}),
+    ],
+    "interrupt_code_of_unit": [Case(0x0E, 0x87, change={"address": 0xFEE0_0000}, offers={"scalable_mode": True})],
+    "mode_bit_only": [Case(0x30, LANDED, mode=1), Case(0x30, LANDED, mode=2)],
+    "both_root_halves_checked": [Case(LANDED, 0x3A, "second-stage", "root", {"upper_context_table": 1 << 52})],
+    "unused_table_checked": [
+        Case(LANDED, 0x0B, table="context", change={"translation_type": 2, "second_stage_table": 1 << 52})
+    ],
+    "pass_through_unlimited": [Case(0x04, LANDED, table="context", change={"translation_type": 2}, address=1 << 50)],
+    "context_features_ignored": [Case(0x43, LANDED, "second-stage", "context", {"page_request_enable": 1})],
+    "rid_pasid_unoffered": [
+        Case(LANDED, 0x59, "second-stage", "context", {"rid_pasid": 1}, offers={"rid_pasid": False})
+    ],
+    "directory_size_ignored": [Case(0x48, 0x51, "second-stage", "context", {"rid_pasid": 0x2000})],
+    "directory_reserved_ignored": [Case(0x52, 0x58, "second-stage", "pasid-directory", {"pasid_table": 1 << 52})],
+    "pasid_reserved_ignored": [Case(0x5A, 0x7B, "second-stage", "pasid", {"second_stage_table": 1 << 52})],
+    "type_before_present": [Case(0x59, 0x5B, "second-stage", "pasid", {"present": 0, "translation_type": 0})],
+    "rights_at_each_entry": [
+        Case(0x0C, 0x05, change={"write": 0, "snoop": 1}),
+        Case(0x72, 0x85, "first-stage", "level-2", {"write": 0, "address": 1 << 50}),
+    ],
+    "all_ones_unreadable": [
+        Case(0x0C, 0x07, table="level-2", ones=True),
+        Case(0x72, 0x73, "first-stage", "level-4", ones=True),
+    ],
+    "snoop_with_scalable_mode": [Case(0x7A, LANDED, "second-stage", "leaf", {"snoop": 1})],
+    "gigabyte_pages_unoffered": [
+        Case(0x72, LANDED, "first-stage", "leaf", {}, {"first_stage_1gib_pages": False}, last_level=3)
+    ],
+    "first_stage_width_from_second": [Case(0x71, 0x80, "first-stage", "pasid", {"address_width": 1}, address=1 << 40)],
+    "one_mark_suffices": [Case(0x91, LANDED, "first-stage", "leaf", {"accessed": 1}, locked=True)],
+}
+
+
+@pytest.mark.parametrize(("habit", "case"), [(habit, case) for habit, cases in HABITS.items() for case in cases])
+def test_a_habit_changes_what_becomes_of_a_request(habit, case):
+    memory, root, top, unit = built(case.kind)
+    unit = replace(unit, **case.offers)
+    mapping(memory, top, 4, 0x5000, 0, first=case.kind == "first-stage", last_level=case.last_level)
+    whole = walk(replace(unit, first_stage_1gib_pages=True), root, Request(SOURCE, 0x5000, WRITE), memory.read)
+    step = whole.entry(case.table)
+    ones = type(step.entry)((1 << 8 * step.entry.SIZE) - 1)
+    memory.words[step.address] = ones if case.ones else step.entry.replaced(**case.change)
+    if case.mode is not None:
+        root = root.replaced(mode=case.mode)
+    request, place = Request(SOURCE, case.address, WRITE), step.address if case.locked else None
+    for habits, code in ((SPECIFIED, case.specified), (Habits(**{habit: True}), case.habitual)):
+        seen = walk(unit, root, request, memory.read, habits, writable=lambda gpa: gpa != place)
+        assert (seen.reason, seen.address is None) == (code, code is not None)
+
+
 @pytest.mark.parametrize(
-    ("habits", "kind", "table", "change", "code"),
+    ("habits", "table", "change"),
     [
-        (Habits(legacy_codes=True), "second-stage", "context", {"present": 0}, 0x02),
-        (Habits(legacy_codes=True), "second-stage", "leaf", {"write": 0}, 0x05),
-        (Habits(top_table_unreadable=0x03), "legacy", "context", {"second_stage_table": HOLE}, 0x03),
-        (Habits(permission_before_reserved=True), "legacy", "leaf", {"write": 0, "snoop": 1}, 0x05),
-        (SPECIFIED, "legacy", "leaf", {"write": 0, "snoop": 1}, 0x0C),
-        (Habits(type_before_present=True), "second-stage", "pasid", {"present": 0, "translation_type": 0}, 0x5B),
-        (SPECIFIED, "second-stage", "pasid", {"present": 0, "translation_type": 0}, 0x59),
+        (Habits(unqualified=frozenset({0x50})), "context", {"pasid_directory": HOLE, "fault_processing_disable": 1}),
+        (Habits(invalid_entries_report=True), "pasid", {"present": 0, "fault_processing_disable": 1}),
     ],
 )
-def test_a_habit_changes_what_is_reported(habits, kind, table, change, code):
-    memory, root, top, unit = built(kind)
-    mapping(memory, top, 4, 0x5000, 0x9000, first=False)
+def test_a_habit_changes_whether_it_is_reported(habits, table, change):
+    memory, root, _, unit = built("second-stage")
     request = Request(SOURCE, 0x5000, WRITE)
     step = walk(unit, root, request, memory.read).entry(table)
     memory.words[step.address] = step.entry.replaced(**change)
-    assert walk(unit, root, request, memory.read, habits).reason == code
+    assert walk(unit, root, request, memory.read).silent
+    assert not walk(unit, root, request, memory.read, habits).silent
 
 
 IRTA = InterruptRemapTableAddress.of(table=0x1000, size=3)
@@ -252,14 +402,23 @@ GOOD = InterruptRemapEntry.of(
 )
 
 
-def interrupt(entry: InterruptRemapEntry, request: InterruptRequest, *, data: int = 0, irta=IRTA, source=SOURCE):
+def interrupt(
+    entry: InterruptRemapEntry,
+    request: InterruptRequest,
+    *,
+    data: int = 0,
+    irta=IRTA,
+    source=SOURCE,
+    unit=UNIT,
+    habits=SPECIFIED,
+):
     def read(gpa: int, size: int) -> bytes:
         if gpa > 0x10000:
             raise Unreadable(gpa)
         return entry.encode() if gpa == 0x1000 + 16 * 5 else bytes(size)
 
     address, low = request.message()
-    return walk_interrupt(irta, (address, data << 16 | low), source, read)
+    return walk_interrupt(unit, irta, (address, data << 16 | low), source, read, habits=habits)
 
 
 def test_an_interrupt_is_remapped():
@@ -302,4 +461,37 @@ def test_requests_that_lead_nowhere_have_their_codes():
     assert interrupt(GOOD, InterruptRequest(16)).reason == 0x21
     assert interrupt(GOOD, InterruptRequest(5), irta=InterruptRemapTableAddress.of(table=HOLE, size=3)).reason == 0x23
     assert interrupt(GOOD, InterruptRequest(5, 0), data=1).reason == 0x20
-    assert walk_interrupt(IRTA, (0xFEE0_0000, 0x41), SOURCE, lambda _gpa, size: bytes(size)).reason == 0x25
+    compatible = UNIT, IRTA, (0xFEE0_0000, 0x41), SOURCE, lambda _gpa, size: bytes(size)
+    assert walk_interrupt(*compatible).reason == 0x25
+    assert walk_interrupt(*compatible, habits=Habits(compatibility_passes=True)).reason is None
+
+
+INTERRUPT_HABITS = {
+    "request_checked_last": (0x20, 0x22, {"present": 0}, InterruptRequest(5, 0), 1),
+    "index_wraps": (0x21, None, {}, InterruptRequest(0xFFFA, 11), 0),
+    "entry_reserved_before_source": (0x26, 0x24, {"source_id": 0x99, "destination": 1}, InterruptRequest(5), 0),
+    "reserved_validation_is_source": (0x24, 0x26, {"source_validation": 3}, InterruptRequest(5), 0),
+    "bus_range_reversed": (None, 0x26, {"source_validation": 2, "source_id": 0x0003}, InterruptRequest(5), 0),
+    "posted_is_remapped": (0x24, None, {"posted": 1}, InterruptRequest(5), 0),
+    "destination_reserved_ignored": (0x24, None, {"destination": 0x10000}, InterruptRequest(5), 0),
+}
+
+
+@pytest.mark.parametrize("habit", INTERRUPT_HABITS)
+def test_a_habit_changes_what_becomes_of_an_interrupt(habit):
+    specified, habitual, change, request, data = INTERRUPT_HABITS[habit]
+    entry = GOOD.replaced(**change)
+    assert interrupt(entry, request, data=data).reason == specified
+    assert interrupt(entry, request, data=data, habits=Habits(**{habit: True})).reason == habitual
+
+
+def test_a_posted_interrupt_is_noted_where_the_unit_offers_that():
+    unit, posted = replace(UNIT, posted_interrupts=True), GOOD.replaced(posted=1, destination=0)
+    assert interrupt(posted, InterruptRequest(5), unit=unit).remapped.posted
+    assert interrupt(InterruptRemapEntry(posted.raw | 1 << 2), InterruptRequest(5), unit=unit).reason == 0x24
+
+
+def test_every_habit_changes_something():
+    of_reports = {"unqualified", "invalid_entries_report"}
+    tested = {*HABITS, *of_reports, "compatibility_passes", *INTERRUPT_HABITS}
+    assert tested == {each.name for each in fields(Habits)}

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.vtd.interrupts import InterruptRemapEntry, InterruptRequest, SourceValidation
+from harness.vtd.interrupts import InterruptRemapEntry, InterruptRequest, PostedInterruptEntry, SourceValidation
 from harness.vtd.registers import InterruptRemapTableAddress
 from harness.vtd.source_id import SourceId
+from harness.vtd.unit import Unit
 from harness.vtd.walk.habits import SPECIFIED, Habits
 from harness.vtd.walk.result import Read, Unreadable
 
 #: Bits of the requester ID that are compared, by the qualifier (section 9.10): all, or all but some of the function's.
 _COMPARED = {0: 0xFFFF, 1: 0xFFFB, 2: 0xFFF9, 3: 0xFFF8}
+
+#: Where an 8-bit destination stands in the field for 32-bit ones; the bits around it are reserved then.
+_SHORT_DESTINATION = 0xFF00
+
+#: Reasons that the entry's FPD keeps from being reported.
+_QUALIFIED = (0x22, 0x24, 0x26)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +49,12 @@ class InterruptWalk:
 
 
 def walk_interrupt(
+    unit: Unit,
     irta: InterruptRemapTableAddress,
     message: tuple[int, int],
     source: SourceId,
     read: Read,
+    *,
     habits: Habits = SPECIFIED,
 ) -> InterruptWalk:
     """Take the way of `message`, a write by `source` to an address of its data; ValueError for no interrupt request."""
@@ -53,34 +62,53 @@ def walk_interrupt(
     request = InterruptRequest.read(address, data)
     if request is None:
         return InterruptWalk(reason=None if habits.compatibility_passes else 0x25)
-    if request.index >= irta.entries:
-        return InterruptWalk(index=request.index, reason=0x21)
-    address = irta.table + request.index * InterruptRemapEntry.SIZE
+    wrong_request = request.subhandle is not None and bool(data >> 16)
+    if wrong_request and not habits.request_checked_last:
+        return InterruptWalk(reason=0x20)
+    index = request.index & 0xFFFF if habits.index_wraps else request.index
+    if index >= irta.entries:
+        return InterruptWalk(index=index, reason=0x21)
+    address = irta.table + index * InterruptRemapEntry.SIZE
     try:
         entry = InterruptRemapEntry.decode(read(address, InterruptRemapEntry.SIZE))
     except Unreadable:
-        return InterruptWalk(index=request.index, address=address, reason=0x23)
-    reason = _refused(entry, request, data, source, habits)
-    if reason == 0x24 and habits.reserved_validation_is_source and not entry.reserved_set():
-        reason = 0x26
+        return InterruptWalk(index=index, address=address, reason=0x23)
+    reason = _refused(unit, irta, entry, source, habits) or (0x20 if wrong_request else None)
     if reason is None:
-        destination = entry.destination if irta.extended_mode else entry.destination >> 8 & 0xFF
-        remapped = Remapped(entry.vector, destination, posted=bool(entry.posted))
-        return InterruptWalk(index=request.index, address=address, entry=entry, remapped=remapped)
-    silent = bool(entry.fault_processing_disable) and reason in (0x22, 0x24, 0x26) and reason not in habits.unqualified
-    return InterruptWalk(index=request.index, address=address, entry=entry, reason=reason, silent=silent)
+        destination = entry.destination if irta.extended_mode else (entry.destination & _SHORT_DESTINATION) >> 8
+        remapped = Remapped(entry.vector, destination, posted=_posted(unit, entry))
+        return InterruptWalk(index=index, address=address, entry=entry, remapped=remapped)
+    silent = bool(entry.fault_processing_disable) and reason in _QUALIFIED and reason not in habits.unqualified
+    return InterruptWalk(index=index, address=address, entry=entry, reason=reason, silent=silent)
 
 
 def _refused(
-    entry: InterruptRemapEntry, request: InterruptRequest, data: int, source: SourceId, habits: Habits
+    unit: Unit, irta: InterruptRemapTableAddress, entry: InterruptRemapEntry, source: SourceId, habits: Habits
 ) -> int | None:
     if not entry.present:
         return 0x22
-    if entry.reserved_set() or entry.source_validation == SourceValidation.RESERVED:
-        return 0x24
-    if not _validated(entry, source, habits):
-        return 0x26
-    return 0x20 if request.subhandle is not None and data >> 16 else None
+    of_source = _source_refused(entry, source, habits)
+    of_entry = 0x24 if _reserved(unit, irta, entry, habits) else None
+    return of_entry or of_source if habits.entry_reserved_before_source else of_source or of_entry
+
+
+def _posted(unit: Unit, entry: InterruptRemapEntry) -> bool:
+    return bool(entry.posted and unit.posted_interrupts)
+
+
+def _reserved(unit: Unit, irta: InterruptRemapTableAddress, entry: InterruptRemapEntry, habits: Habits) -> bool:
+    """Whether reserved bits of the entry are set, in the format that it has for this unit (sections 9.10 and 9.11)."""
+    if _posted(unit, entry):
+        return bool(PostedInterruptEntry(entry.raw).reserved_set())
+    unoffered = entry.posted and not habits.posted_is_remapped
+    short = not irta.extended_mode and not habits.destination_reserved_ignored
+    return bool(entry.reserved_set() or unoffered or (short and entry.destination & ~_SHORT_DESTINATION))
+
+
+def _source_refused(entry: InterruptRemapEntry, source: SourceId, habits: Habits) -> int | None:
+    if entry.source_validation == SourceValidation.RESERVED:
+        return 0x26 if habits.reserved_validation_is_source else 0x24
+    return None if _validated(entry, source, habits) else 0x26
 
 
 def _validated(entry: InterruptRemapEntry, source: SourceId, habits: Habits) -> bool:

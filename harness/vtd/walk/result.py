@@ -50,8 +50,8 @@ class Walk:
     """What became of a request.
 
     Translated: `address` is where it goes, `page` the bytes that are mapped alike around it. Refused: `reason` is the
-    code, `silent` whether a fault-processing-disable bit on the way keeps it from being reported. `steps` are the
-    entries that were read.
+    code, `silent` whether a fault-processing-disable bit on the way keeps it from being reported. `interrupt`: it is an
+    interrupt request, and took no way through these tables. `steps` are the entries that were read.
     """
 
     request: Request
@@ -60,6 +60,7 @@ class Walk:
     page: int = 0
     reason: int | None = None
     silent: bool = False
+    interrupt: bool = False
 
     def entry(self, table: str) -> WalkStep:
         """Give the step of that table; `leaf` is the last one of the paging tables. KeyError if it was not reached."""
@@ -71,7 +72,9 @@ class Walk:
     def explain(self) -> str:
         """Tell the way in lines: the request, each entry, and the end."""
         request = f"{self.request.access} by {self.request.source} at {self.request.address:#x}"
-        if self.address is not None:
+        if self.interrupt:
+            end = "is an interrupt request"
+        elif self.address is not None:
             end = f"goes to {self.address:#x} (a page of {self.page >> 10} KiB)" if self.page else "is not translated"
         else:
             end = f"is refused, {describe(self.reason or 0)}{', without a report' if self.silent else ''}"
@@ -88,17 +91,29 @@ class Refused(Exception):
 
 @dataclass(slots=True)
 class Way:
-    """A walk that is under way: how it reads, what it has read, and whether a fault is to go unreported."""
+    """A walk that is under way: how it reads, what it has read, and whether a fault is to go unreported.
+
+    `writable` tells whether an entry at an address can be written; `all_ones_unreadable` is a habit.
+    """
 
     read: Read
+    writable: Callable[[int], bool]
+    all_ones_unreadable: bool
     steps: list[WalkStep] = field(default_factory=list)
     reports_disabled: bool = False
 
-    def fetch(self, table: str, kind: type[S], address: int, unreadable: int) -> S:
+    def fetch(self, table: str, kind: type[S], address: int, *, unreadable: int) -> S:
         """Read one entry; Refused for the reason `unreadable` where there is no memory."""
         try:
             entry = kind.decode(self.read(address, kind.SIZE))
         except Unreadable:
             raise Refused(unreadable) from None
         self.steps.append(WalkStep(table, address, entry))
+        return entry
+
+    def fetch_paging(self, level: int, kind: type[S], address: int, *, unreadable: int) -> S:
+        """Read one paging entry in the same way."""
+        entry = self.fetch(f"level-{level}", kind, address, unreadable=unreadable)
+        if self.all_ones_unreadable and entry.raw == (1 << 8 * kind.SIZE) - 1:
+            raise Refused(unreadable)
         return entry
