@@ -12,8 +12,9 @@ from harness.session import AttachedDevice, Session
 from harness.vtd.faults import Access
 from harness.vtd.walk import Request, Walk
 
-#: Pages that a nested guest is asked for until one lies where no nested guest has an address.
-_TRIES = 64
+#: How often a nested guest is asked for a page until one lies where no nested guest has an address, and the bytes that
+#: are held in between: its memory is made of the platform's large pages.
+_TRIES, _LARGE_PAGE = 32, 2 << 20
 
 #: Seconds for an agent in a nested guest, which runs many times slower than the guest it is in.
 _NESTED_S = 60.0
@@ -121,12 +122,11 @@ def translate(session: Session, device: AttachedDevice, address: int, access: Ac
     return walk_tables(session.guest.machine, Request(device.source, address, access))
 
 
-def plant(session: Session, guest: str, name: str, fill: bytes) -> tuple[Buffer, int]:
-    """Make a page in a nested guest, filled by repeating `fill`.
+def plant(session: Session, guest: str, name: str, fill: bytes, *, beyond: int = 0) -> tuple[Buffer, int]:
+    """Make a page in a nested guest, filled by repeating `fill`, that does not lie below `beyond` in the platform.
 
     Gives it as it lies in the platform's memory, and its address in the nested guest. Where it lies is what the
-    platform's kernel tells the guest's QEMU, and lies where no nested guest has an address of its own; InfraError if
-    other bytes stand there.
+    platform's kernel tells the guest's QEMU; InfraError if other bytes stand there.
     """
     nested = session.nested[guest]
     for number in range(_TRIES):
@@ -134,10 +134,12 @@ def plant(session: Session, guest: str, name: str, fill: bytes) -> tuple[Buffer,
         answer = nested.call("buffer_create", name=label, size=PAGE, fill=fill.hex(), within_s=_NESTED_S)
         inside = int(answer["pages"][0])
         physical = nested.host_physical(inside)
-        if physical >= session.beyond:
+        if physical >= beyond:
             break
+        # The pages that come next lie beside this one: they are held, as many as one large page has.
+        nested.call("buffer_create", name=f"{label}-spacer", size=_LARGE_PAGE, within_s=_NESTED_S)
     else:
-        raise InfraError(f"guest '{guest}' has no page above {session.beyond:#x} of the platform's memory")
+        raise InfraError(f"guest '{guest}' has no page above {beyond:#x} of the platform's memory")
     expected = (fill * (PAGE // len(fill) + 1))[:PAGE]
     if session.read_physical(physical, PAGE, label=f"{name} as filled") != expected:
         raise InfraError(f"other bytes than guest '{guest}' wrote stand at {physical:#x}")

@@ -46,16 +46,16 @@ class Wire:
 
     def send(self, frame: bytes) -> None:
         """Put `frame` (from destination MAC to payload, no FCS) on the wire; InfraError if QEMU does not take it."""
-
-        def taken() -> bool:
-            with contextlib.suppress(BlockingIOError):
-                return self._ours.send(frame) == len(frame)
-            return False
-
         try:
-            wait_for("QEMU to take the frame", taken, Deadline.after(SEND_S), every_s=0.002)
+            wait_for("QEMU to take the frame", lambda: self.offer(frame), Deadline.after(SEND_S), every_s=0.002)
         except (OSError, WaitTimeout) as error:
             raise InfraError(f"wire '{self.name}': a frame of {len(frame)} bytes was not taken: {error}") from error
+
+    def offer(self, frame: bytes) -> bool:
+        """Put `frame` on the wire if QEMU takes it at once; a NIC that does not receive lets frames queue up."""
+        with contextlib.suppress(BlockingIOError):
+            return self._ours.send(frame) == len(frame)
+        return False
 
     def receive(
         self, deadline: Deadline, matching: Callable[[bytes], bool] = lambda _: True, *, abort: Sequence[Abort] = ()

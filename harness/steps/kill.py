@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from pydantic import Field
 
-from harness.address_book import PAGE
 from harness.judgement import Judgement, StepEvidence, nobody_faulted, single
 from harness.nesting import end_guest
 from harness.scenario.section import Section
@@ -25,7 +24,8 @@ from harness.witnesses.host_trace import read_trace, translated_page
 #: Seconds for the NIC to be seen writing, and translations that must be seen before the kill.
 _IN_FLIGHT_S, _IN_FLIGHT = 20.0, 50
 
-#: Frames that the NIC is sent once its guest is gone, and the most pages that are searched for what they carry.
+#: Frames that the NIC is offered once its guest is gone, and the most pages, of 4 KiB or 2 MiB, that are searched for
+#: what they carry.
 _FRAMES_AFTER, _PAGES = 200, 64
 
 
@@ -39,7 +39,7 @@ class KillBody(Section):
 class Kill(Step, keyword="kill"):
     """Flood a NIC that a nested guest was handed, kill the guest's QEMU meanwhile, and go on flooding.
 
-    The NIC was writing (QEMU's trace of translations tells where to); once nothing of the guest's QEMU is left it must
+    The NIC was writing (QEMU's trace of translations tells where to, and the frames stand there); once nothing of the guest's QEMU is left it must
     not write any more: no DMA of it is translated or faults, and the frames sent after the end, which carry a word of
     their own, stand in none of the pages that it wrote to before.
     """
@@ -73,7 +73,8 @@ class Kill(Step, keyword="kill"):
         wire = session.wire(device)
         with counting_translations(session):
             since = session.guest.machine.trace_lines()[1]
-            with _flooding(wire):
+            word_before = secrets.token_bytes(16)
+            with _flooding(wire, ETHERNET + word_before * 40):
                 wait_for(
                     f"'{device.name}' to write",
                     lambda: len(_pages(session, device, since)) >= _IN_FLIGHT,
@@ -81,24 +82,24 @@ class Kill(Step, keyword="kill"):
                     every_s=0.1,
                 )
                 before = _pages(session, device, since)
+                searched = list(dict.fromkeys(before))[-_PAGES:]
+                written = _holding(session, searched, word_before)
                 end_guest(session, self.kill.guest, kill=True)
             since = session.guest.machine.trace_lines()[1]
             word = secrets.token_bytes(16)
             for _ in range(_FRAMES_AFTER):
-                wire.send(ETHERNET + word * 40)
+                wire.offer(ETHERNET + word * 40)
             session.call("hello")  # the platform still runs, and QEMU has taken what was sent
             after = _pages(session, device, since)
-        searched = list(dict.fromkeys(before))[-_PAGES:]
-        stained = [
-            page for page in searched if word in session.read_physical(page, PAGE, label="once written by a NIC")
-        ]
+        stained = _holding(session, searched, word)
         session.record(
             "killed",
             device=device.name,
             source_id=str(device.source),
             before=len(before),
             after=len(after),
-            pages=searched,
+            pages=[page for page, _ in searched],
+            written=written,
             stained=stained,
         )
 
@@ -108,7 +109,7 @@ class Kill(Step, keyword="kill"):
         if seen is None:
             return single(Outcome.ERROR, f"guest '{self.kill.guest}' was not killed", evidence.index)
         data, step = seen.data, evidence.index
-        if data["before"] < _IN_FLIGHT or not data["pages"]:
+        if data["before"] < _IN_FLIGHT or not data["written"]:
             return single(Outcome.ERROR, f"'{data['device']}' was not seen writing before the end", step, seen.ref)
         read = {entry.data["gpa"] for entry in evidence.entries if entry.source == "memory"}
         if not set(data["pages"]) <= read:
@@ -138,14 +139,13 @@ class Kill(Step, keyword="kill"):
 
 
 @contextmanager
-def _flooding(wire: Wire) -> Iterator[None]:
-    """Send frames all the time; what comes back is nobody's."""
+def _flooding(wire: Wire, frame: bytes) -> Iterator[None]:
+    """Send `frame` all the time; what comes back is nobody's."""
     enough = threading.Event()
 
     def flood() -> None:
-        frame = ETHERNET + bytes(640)
         while not enough.wait(0.002):
-            wire.send(frame)
+            wire.offer(frame)
 
     thread = threading.Thread(target=flood, name="flood")
     thread.start()
@@ -156,8 +156,14 @@ def _flooding(wire: Wire) -> Iterator[None]:
         thread.join()
 
 
-def _pages(session: Session, device: AttachedDevice, since: int) -> list[int]:
-    """Give the pages that DMA of `device` was translated to, in order, by the trace from byte `since` on."""
+def _holding(session: Session, pages: Sequence[tuple[int, int]], word: bytes) -> list[int]:
+    """Give those of `pages` in which `word` stands, read from outside."""
+    label = "where the NIC writes"
+    return [page for page, size in pages if word in session.read_physical(page, size, label=label)]
+
+
+def _pages(session: Session, device: AttachedDevice, since: int) -> list[tuple[int, int]]:
+    """Give the pages that DMA of `device` was translated to, with their sizes, by the trace from byte `since` on."""
     lines, _ = read_trace(session.guest.machine.trace_lines(since)[0])
     found = filter(None, map(translated_page, lines))
-    return [page for source, page in found if source == device.source]
+    return [(page, size) for source, page, size in found if source == device.source]

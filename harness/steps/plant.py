@@ -61,4 +61,4 @@ class Plant(Step, keyword="plant"):
         if self.plant.guest is None or session.raw:
             session.create_buffer(self.plant.canary, self.plant.size, fresh_bytes(PAGE))
         else:
-            plant(session, self.plant.guest, self.plant.canary, fresh_bytes(PAGE))
+            plant(session, self.plant.guest, self.plant.canary, fresh_bytes(PAGE), beyond=session.beyond)

@@ -32,7 +32,7 @@ WATCHED = (DMAR_FAULT, FAULT_RECORDED, FAULT_DISABLED)
 _LINE = re.compile(r"(?:\d+@(?P<seconds>\d+\.\d+):|(?P<moment>\d{4}-\d\d-\d\dT[0-9:.]+Z) )(?P<event>\w+) ?(?P<text>.*)")
 _RECORDED = re.compile(r"index \d+ high 0x(?P<high>[0-9a-f]+) low 0x[0-9a-f]+")
 _TRANSLATED = re.compile(r"dev ([0-9a-f]{2}):([0-9a-f]{2})\.([0-9a-f]{2}) iova ")
-_TRANSLATED_TO = re.compile(r"-> gpa 0x([0-9a-f]+)")
+_TRANSLATED_TO = re.compile(r"-> gpa 0x([0-9a-f]+) mask 0x([0-9a-f]+)")
 _EVENT_SENT = re.compile(r"addr 0x(?P<address>[0-9a-f]+) data 0x(?P<data>[0-9a-f]+)")
 _DMAR_FAULT = re.compile(
     r"sid 0x(?P<sid>[0-9a-f]+) fault (?P<fault>\d+) addr 0x(?P<addr>[0-9a-f]+) write (?P<write>\d)"
@@ -114,11 +114,11 @@ def translation_source(line: TraceLine) -> SourceId | None:
     return SourceId(bus << 8 | device << 3 | function)
 
 
-def translated_page(line: TraceLine) -> tuple[SourceId, int] | None:
-    """Give requester and host-physical page of a `vtd_dmar_translate` line; None for every other event."""
+def translated_page(line: TraceLine) -> tuple[SourceId, int, int] | None:
+    """Give requester, host-physical page and its size of a `vtd_dmar_translate` line; None for every other event."""
     source = translation_source(line)
     match = _TRANSLATED_TO.search(line.text)
-    return None if source is None or match is None else (source, int(match[1], 16))
+    return None if source is None or match is None else (source, int(match[1], 16), int(match[2], 16) + 1)
 
 
 def folded(faults: Iterable[tuple[TraceLine, Fault]]) -> Iterator[tuple[TraceLine, Fault]]:
