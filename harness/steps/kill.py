@@ -39,9 +39,9 @@ class KillBody(Section):
 class Kill(Step, keyword="kill"):
     """Flood a NIC that a nested guest was handed, kill the guest's QEMU meanwhile, and go on flooding.
 
-    The NIC was writing (QEMU's trace of translations tells where to, and the frames stand there); once nothing of the guest's QEMU is left it must
-    not write any more: no DMA of it is translated or faults, and the frames sent after the end, which carry a word of
-    their own, stand in none of the pages that it wrote to before.
+    The NIC was writing: QEMU's trace of translations tells where to, and the frames stand there. Once nothing of the
+    guest's QEMU is left it must not write any more: no DMA of it is translated or faults, and the frames sent after the
+    end, which carry a word of their own, stand in none of the pages that it wrote to before.
     """
 
     kill: KillBody
