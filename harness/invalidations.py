@@ -102,16 +102,17 @@ def watched(evidence: StepEvidence) -> bool:
     )
 
 
+def invalidation(t: float, raw: int, ref: str) -> Invalidation | None:
+    """Read a descriptor; None for one that makes no translation forgotten."""
+    kind = _KINDS.get(DescriptorType(Descriptor(raw).type))
+    return None if kind is None else Invalidation(t, kind(raw), ref)
+
+
 def invalidations(evidence: StepEvidence) -> list[Invalidation]:
     """Give the invalidations of translations that the unit took during the step, in order."""
-    found = []
-    for entry in evidence.entries:
-        if (entry.source, entry.kind) == ("trace", "descriptor"):
-            raw = int(str(entry.data["raw"]), 16)
-            kind = _KINDS.get(DescriptorType(Descriptor(raw).type))
-            if kind is not None:
-                found.append(Invalidation(entry.t, kind(raw), entry.ref))
-    return found
+    entries = [entry for entry in evidence.entries if (entry.source, entry.kind) == ("trace", "descriptor")]
+    found = [invalidation(entry.t, int(str(entry.data["raw"]), 16), entry.ref) for entry in entries]
+    return [told for told in found if told is not None]
 
 
 def forgotten(told: Iterable[Invalidation], pages: Range) -> bool:

@@ -39,6 +39,7 @@ WATCHED = (DMAR_FAULT, FAULT_RECORDED, FAULT_DISABLED)
 _LINE = re.compile(r"(?:\d+@(?P<seconds>\d+\.\d+):|(?P<moment>\d{4}-\d\d-\d\dT[0-9:.]+Z) )(?P<event>\w+) ?(?P<text>.*)")
 _RECORDED = re.compile(r"index \d+ high 0x(?P<high>[0-9a-f]+) low 0x[0-9a-f]+")
 _TRANSLATED = re.compile(r"dev ([0-9a-f]{2}):([0-9a-f]{2})\.([0-9a-f]{2}) iova ")
+_TRANSLATION = re.compile(r"iova 0x([0-9a-f]+) -> gpa 0x([0-9a-f]+)")
 _EVENT_SENT = re.compile(r"addr 0x(?P<address>[0-9a-f]+) data 0x(?P<data>[0-9a-f]+)")
 _DESCRIPTOR = re.compile(r"invalidate desc type .+? high 0x(?P<high>[0-9a-f]+) low 0x(?P<low>[0-9a-f]+)")
 _REMAPPED = re.compile(r"\(addr 0x([0-9a-f]+), data 0x([0-9a-f]+)\) -> \(addr 0x([0-9a-f]+), data 0x([0-9a-f]+)\)")
@@ -131,6 +132,12 @@ def read_trace(texts: Iterable[str]) -> tuple[list[TraceLine], list[str]]:
 def _names(event: str, text: str) -> bool:
     """Whether `text` has the name of the event, not just one that begins with it (`vtd_inv_desc_iotlb_pages`)."""
     return re.search(rf"{event}\b", text) is not None
+
+
+def translated_page(line: TraceLine) -> tuple[SourceId, int, int] | None:
+    """Give requester, page and the page it was translated to of a `vtd_dmar_translate` line; None for another event."""
+    source, found = translation_source(line), _TRANSLATION.search(line.text)
+    return None if source is None or found is None else (source, int(found[1], 16), int(found[2], 16))
 
 
 def translation_source(line: TraceLine) -> SourceId | None:
