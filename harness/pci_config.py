@@ -11,6 +11,10 @@ from harness.vtd.source_id import SourceId
 #: Where SeaBIOS places q35's enhanced configuration area (BUILD_PCIEXBAR in its src/config.h): a page per function.
 _ECAM = 0xB000_0000
 
+#: The extended capability of Address Translation Services, and the enable bit of its control register (PCI Express Base
+#: Specification 5.0, 10.5.1).
+_ATS, _ATS_CONTROL, _ATS_ENABLED = 0x000F, 0x06, 1 << 15
+
 _STATUS, _CAPABILITIES, _MSI = 0x06, 0x34, 0x05
 _HAS_CAPABILITIES = 1 << 4
 _MSI_ENABLED, _MSI_64 = 1 << 0, 1 << 7
@@ -24,12 +28,22 @@ class InterruptMessage:
     data: int
 
 
+def ats_enabled(session: Session, device: AttachedDevice) -> bool | None:
+    """Tell whether ATS is enabled in the device's extended capability, None if it does not have that."""
+    config = _config(session, device, 4096)
+    at = 0x100
+    while at:
+        header = int.from_bytes(config[at : at + 4], "little")
+        if header & 0xFFFF == _ATS:
+            control = int.from_bytes(config[at + _ATS_CONTROL : at + _ATS_CONTROL + 2], "little")
+            return bool(control & _ATS_ENABLED)
+        at = header >> 20
+    return None
+
+
 def interrupt_message(session: Session, device: AttachedDevice) -> InterruptMessage:
     """Give what the device's MSI capability holds (PCI Local Bus 3.0, 6.8.1); HarnessError if it is not enabled."""
-    if device.address is None:
-        raise HarnessError(f"'{device.name}' is not plugged in")
-    function = SourceId.parse(device.address)
-    config = session.guest.machine.memory.read(_ECAM + (function.value << 12), 256)
+    config = _config(session, device, 256)
     at = config[_CAPABILITIES] if config[_STATUS] & _HAS_CAPABILITIES else 0
     while at and config[at] != _MSI:
         at = config[at + 1]
@@ -42,3 +56,10 @@ def interrupt_message(session: Session, device: AttachedDevice) -> InterruptMess
     address = int.from_bytes(config[at + 4 : at + (12 if wide else 8)], "little")
     data = int.from_bytes(config[at + (12 if wide else 8) :][:2], "little")
     return InterruptMessage(address, data)
+
+
+def _config(session: Session, device: AttachedDevice, size: int) -> bytes:
+    if device.address is None:
+        raise HarnessError(f"'{device.name}' is not plugged in")
+    function = SourceId.parse(device.address)
+    return session.guest.machine.memory.read(_ECAM + (function.value << 12), size)

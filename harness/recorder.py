@@ -16,15 +16,18 @@ from harness.errors import WaitTimeout
 from harness.evidence import Entry
 from harness.session import Session
 from harness.testimony import fault_data
+from harness.vtd.invalidation import Descriptor, DescriptorType
 from harness.waiting import Deadline, wait_for
 from harness.witnesses.guest_log import LogLine, logged_faults
 from harness.witnesses.host_trace import (
     FAULT_DISABLED,
     WATCHED,
+    descriptor,
     dmar_fault,
     folded,
     read_trace,
     recorded_fault,
+    remapped_message,
     translation_source,
 )
 
@@ -95,6 +98,12 @@ class Recorder:
             journal.record("trace", "translated", source_id=str(source), count=count)
         told = 0
         for line in lines:
+            taken = descriptor(line)
+            if taken is not None and Descriptor(taken).type != DescriptorType.WAIT:
+                journal.record("trace", "descriptor", t=line.t, raw=f"{taken:#x}")
+            remapped = remapped_message(line)
+            if remapped is not None:
+                journal.record("trace", "remapped", t=line.t, request=remapped[0], message=remapped[1])
             recorded = recorded_fault(line)
             if recorded is not None:
                 told += 1

@@ -246,7 +246,7 @@ def _started(
         journal,
         cold=plan.start == "cold",
         place=host.guest_place(),
-        own_memory=any(step.breaks_tables for step in steps_of(plan.definition)),
+        own_memory=any(step.acts_from_outside for step in steps_of(plan.definition)),
     )
 
 

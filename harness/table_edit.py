@@ -85,6 +85,30 @@ def interrupt_index(session: Session, device: AttachedDevice) -> int:
     return request.index
 
 
+def context_of(session: Session, device: AttachedDevice) -> ContextEntry:
+    """Give the context entry that the guest made for `device`, found by walking from outside.
+
+    HarnessError where it made none, or has tables of scalable mode.
+    """
+    seen = walk_of(session, device, 0)
+    for step in seen.steps:
+        if isinstance(step.entry, ContextEntry):
+            return step.entry
+    raise HarnessError(f"the guest made no context entry of legacy mode for '{device.name}':\n{seen.explain()}")
+
+
+def domain_id_of(session: Session, device: AttachedDevice) -> int:
+    """Give the number by which the unit knows the domain of `device`: of its context entry, or of its PASID entry.
+
+    HarnessError where the guest made neither.
+    """
+    seen = walk_of(session, device, 0)
+    for step in reversed(seen.steps):
+        if isinstance(step.entry, PasidEntry | ContextEntry):
+            return step.entry.domain_id
+    raise HarnessError(f"the guest has put '{device.name}' into no domain:\n{seen.explain()}")
+
+
 def walk_of(session: Session, device: AttachedDevice, address: int) -> Walk:
     """Take the way of a write of `device` to the bus `address` through the tables as the guest left them."""
     if device.source is None:

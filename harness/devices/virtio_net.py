@@ -27,6 +27,16 @@ class VirtioNet(Device, model="virtio-net"):
         description="Whether it uses the vIOMMU; off shows the trap of a virtio device that goes around it.",
     )
 
+    ats: OnOff = Field(
+        default="off",
+        description="Whether it offers Address Translation Services; the vIOMMU needs `device_iotlb: on` for them.",
+    )
+
     def qdev(self) -> dict[str, object]:
         """Give the properties QEMU adds it with."""
-        return {"driver": "virtio-net-pci", "iommu_platform": self.iommu_platform == "on", "disable-legacy": "on"}
+        properties: dict[str, object] = {
+            "driver": "virtio-net-pci",
+            "iommu_platform": self.iommu_platform == "on",
+            "disable-legacy": "on",
+        }
+        return {**properties, "ats": True} if self.ats == "on" else properties

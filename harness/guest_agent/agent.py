@@ -24,6 +24,7 @@ from binding import Binding
 from buffers import BufferTable
 from devices import DeviceTable
 from domains import DomainTable
+from interrupts import Interrupts
 from kmsg import KernelLog
 from pci import PciBus
 from sriov import VirtualFunctions
@@ -79,7 +80,10 @@ def main() -> None:
     domains.in_use = devices.open_on
     operations: dict[str, protocol.Operation] = {"stop": stop}
     log = KernelLog()
-    machine = (System(), log, IommuState(), PciBus(), Binding(), VirtualFunctions(), Traffic(protocol.emit))
+    machine = (
+        *(System(), log, IommuState(), PciBus(), Interrupts(), Binding(), VirtualFunctions()),
+        Traffic(protocol.emit),
+    )
     for subject in (*machine, buffers, domains, devices):
         operations.update(subject.operations())
     try:

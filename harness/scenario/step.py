@@ -134,6 +134,11 @@ class Step(Section):
         return False
 
     @property
+    def acts_from_outside(self) -> bool:
+        """Whether it changes the guest's memory or registers from outside, so that the guest needs its own copy."""
+        return self.breaks_tables
+
+    @property
     def ends_machine(self) -> bool:
         """Whether QEMU may end in it, so that nothing can follow; its end is then what the step is judged by."""
         return False

@@ -19,7 +19,7 @@ from harness.traffic import ETHERNET, counting_translations
 from harness.verdict import Finding, Outcome, Witness, WitnessVerdict
 from harness.waiting import Deadline, wait_for
 from harness.wire import Wire
-from harness.witnesses.host_trace import read_trace, translated_page
+from harness.witnesses.host_trace import read_trace, translation
 
 #: Seconds for the NIC to be seen writing, and translations that must be seen before the kill.
 _IN_FLIGHT_S, _IN_FLIGHT = 20.0, 50
@@ -165,5 +165,5 @@ def _holding(session: Session, pages: Sequence[tuple[int, int]], word: bytes) ->
 def _pages(session: Session, device: AttachedDevice, since: int) -> list[tuple[int, int]]:
     """Give the pages that DMA of `device` was translated to, with their sizes, by the trace from byte `since` on."""
     lines, _ = read_trace(session.guest.machine.trace_lines(since)[0])
-    found = filter(None, map(translated_page, lines))
-    return [(page, size) for source, page, size in found if source == device.source]
+    found = filter(None, map(translation, lines))
+    return [(each.physical, each.size) for each in found if each.source == device.source]

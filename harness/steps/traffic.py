@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.judgement import Judgement, StepEvidence, single
-from harness.scenario.section import Section
+from harness.scenario.section import Section, complaint
 from harness.scenario.step import Reference, Step
 from harness.scenario.values import Name, OnOff
 from harness.session import Session
+from harness.table_edit import domain_id_of
 from harness.traffic import Load, counting_translations, exchange, judge_exchanges
-from harness.verdict import Outcome
+from harness.unmapping import Policy, judge_policy
+from harness.verdict import Finding, Outcome, WitnessVerdict
+from harness.witnesses.host_trace import DESCRIPTOR_TAKEN
 
 
 class TrafficBody(Section):
@@ -24,6 +28,17 @@ class TrafficBody(Section):
     translated: OnOff = Field(
         default="on", description="Whether its DMA must go through the remapping unit, or around."
     )
+    invalidation: Policy | None = Field(
+        default=None,
+        description="How the unit must learn of the buffers that the driver unmaps, one for each frame that is sent: "
+        "`strict` of each at once, `lazy` of many together. Not looked at if not given.",
+    )
+
+    @model_validator(mode="after")
+    def _check_path(self) -> Self:
+        if self.invalidation is not None and self.translated == "off":
+            raise complaint("what goes around the unit is not invalidated in it", at=("invalidation",), on_key=True)
+        return self
 
 
 class Traffic(Step, keyword="traffic"):
@@ -45,11 +60,29 @@ class Traffic(Step, keyword="traffic"):
 
     def run(self, session: Session) -> None:
         """Exchange the frames, and have QEMU count the translations meanwhile."""
+        device = session.device(self.traffic.device)
+        if self.traffic.invalidation is not None:
+            session.watch([DESCRIPTOR_TAKEN])
         with counting_translations(session):
-            exchange(session, session.device(self.traffic.device), Load(self.traffic.frames, self.traffic.size))
+            exchange(session, device, Load(self.traffic.frames, self.traffic.size))
+        if self.traffic.invalidation is not None:
+            session.guest.machine.trace([DESCRIPTOR_TAKEN], on=False)
+            session.record("domain", id=domain_id_of(session, device))
 
     def judge(self, evidence: StepEvidence) -> Judgement:
         """Compare the hashes at both ends."""
         if not evidence.observations("traffic"):
             return single(Outcome.ERROR, "the exchange did not come to its end", evidence.index)
-        return judge_exchanges(evidence, translated=self.traffic.translated == "on")
+        judged = judge_exchanges(evidence, translated=self.traffic.translated == "on")
+        if self.traffic.invalidation is None:
+            return judged
+        domain = evidence.observation("domain")
+        if domain is None:
+            return single(Outcome.ERROR, "the domain of the NIC was never looked up", evidence.index)
+        told = judge_policy(
+            evidence, self.traffic.invalidation, domain_id=domain.data["id"], unmapped=self.traffic.frames
+        )
+        outcome = {WitnessVerdict.CONFIRMS: Outcome.PASS, WitnessVerdict.DENIES: Outcome.FAIL}.get(told.verdict)
+        text = f"{self.traffic.invalidation} invalidation: {told.evidence}"
+        finding = Finding(outcome=outcome or Outcome.ERROR, text=text, step=evidence.index, refs=told.refs)
+        return replace(judged, findings=(*judged.findings, finding), witnesses=(*judged.witnesses, told))

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 from pydantic import Field
 
 from harness.errors import InfraError
+from harness.invalidations import Invalidation, Range, forgotten, invalidations, watched
+from harness.judgement import Judgement, StepEvidence, single
 from harness.scenario.section import Section
 from harness.scenario.step import Reference, Step
-from harness.scenario.values import Name
+from harness.scenario.values import Name, OnOff
 from harness.session import Session
+from harness.table_edit import domain_id_of
+from harness.verdict import Finding, Outcome, Witness, WitnessVerdict
+from harness.vtd.source_id import SourceId
+from harness.witnesses.host_trace import DESCRIPTOR_TAKEN
 
 
 class UnmapBody(Section):
@@ -16,10 +25,18 @@ class UnmapBody(Section):
 
     device: Name = Field(description="A device of the domain that loses the mapping.")
     buffer: Name = Field(description="The buffer to unmap.")
+    device_tlb: OnOff = Field(
+        default="off", description="Whether the device must be told as well (ATS), by a device-TLB invalidation."
+    )
 
 
 class Unmap(Step, keyword="unmap"):
-    """Unmap a buffer from a device's protection domain; its memory stays, so that a late write would show."""
+    """Unmap a buffer from a device's protection domain; its memory stays, so that a late write would show.
+
+    The unit must have been told to forget each page of it before the unmap returns, by QEMU's trace of the invalidation
+    queue. With `device_tlb: on` the device must have been told after that, and with `off` not at all. What a device
+    with ATS does about it is not seen: no device that QEMU emulates keeps translations by itself.
+    """
 
     unmap: UnmapBody
 
@@ -43,11 +60,69 @@ class Unmap(Step, keyword="unmap"):
         return (self.unmap.device,)
 
     def run(self, session: Session) -> None:
-        """Unmap it, and make sure that as much was unmapped as had been mapped."""
-        domain = session.domain_of(session.device(self.unmap.device))
+        """Unmap it, make sure that as much was unmapped as had been mapped, and record what the unit took meanwhile."""
+        device = session.device(self.unmap.device)
+        domain = session.domain_of(device)
         known = session.book.live_range(domain, self.unmap.buffer)
         if not session.raw:
+            domain_id = domain_id_of(session, device)
+            session.watch([DESCRIPTOR_TAKEN])
+            asked = time.time()
             answer = session.call("domain_unmap", domain=domain, iova=known.iova, size=known.size)
+            answered = time.time()
+            session.guest.machine.trace([DESCRIPTOR_TAKEN], on=False)
             if answer["unmapped"] != known.size:
                 raise InfraError(f"{answer['unmapped']} of {known.size} bytes were unmapped at {known.iova:#x}")
+            session.record(
+                "unmapped",
+                device=device.name,
+                source_id=str(device.source),
+                domain_id=domain_id,
+                iova=known.iova,
+                size=known.size,
+                asked=asked,
+                answered=answered,
+            )
         session.book.unmapped(domain, known.iova)
+
+    def judge(self, evidence: StepEvidence) -> Judgement:
+        """Look for the invalidations between the request and its answer."""
+        seen = evidence.observation("unmapped")
+        if seen is None:
+            return single(Outcome.ERROR, "the buffer was never unmapped", evidence.index)
+        if not watched(evidence):
+            return single(Outcome.ERROR, "QEMU's trace of invalidations was not switched on", evidence.index)
+        told = [one for one in invalidations(evidence) if seen.data["asked"] <= one.t <= seen.data["answered"]]
+        witnesses = (self._unit(evidence.index, told, seen.data), self._device(evidence.index, told, seen.data))
+        denying = [witness for witness in witnesses if witness.verdict is not WitnessVerdict.CONFIRMS]
+        text = "; ".join(witness.evidence for witness in denying or witnesses)
+        outcome = Outcome.FAIL if denying else Outcome.PASS
+        finding = Finding(outcome=outcome, text=text, step=evidence.index, refs=(seen.ref,))
+        return Judgement(findings=(finding,), witnesses=witnesses)
+
+    def _unit(self, index: int, told: list[Invalidation], about: dict[str, Any]) -> Witness:
+        mine = [one for one in told if one.of_domain(about["domain_id"])]
+        right = forgotten(mine, Range(about["iova"], about["size"]))
+        how = "each page" if right else "not each page"
+        text = f"the unit was told to forget {how} of it before the unmap returned ({len(mine)} IOTLB invalidations)"
+        return _witness("invalidation", index, text, mine, right=right)
+
+    def _device(self, index: int, told: list[Invalidation], about: dict[str, Any]) -> Witness:
+        """Find it after the IOTLB invalidation: told before, the device could get the stale translation once more."""
+        source = SourceId.parse(str(about["source_id"]))
+        mine = [one for one in told if one.of_device(source)]
+        if self.unmap.device_tlb == "off":
+            text = f"the device was told {len(mine)} times" if mine else "no device-TLB invalidation named the device"
+            return _witness("device-tlb", index, text, mine, right=not mine)
+        first = min((one.t for one in told if one.of_domain(about["domain_id"])), default=None)
+        late = [one for one in mine if first is not None and one.t >= first]
+        right = forgotten(late, Range(about["iova"], about["size"]))
+        how = "was told to forget each page of it" if right else "was not told to forget each page of it"
+        text = f"the device {how} after the unit, before the unmap returned ({len(mine)} device-TLB invalidations)"
+        return _witness("device-tlb", index, text, mine, right=right)
+
+
+def _witness(name: str, index: int, text: str, told: list[Invalidation], *, right: bool) -> Witness:
+    verdict = WitnessVerdict.CONFIRMS if right else WitnessVerdict.DENIES
+    refs = tuple(one.ref for one in told[:3])
+    return Witness(name=name, step=index, verdict=verdict, evidence=text, refs=refs)

@@ -27,13 +27,22 @@ TRANSLATED = "vtd_dmar_translate"
 #: Emitted for every fault or invalidation event that is sent as a message (vtd_generate_interrupt).
 EVENT_SENT = "vtd_irq_generate"
 
+#: Emitted for every descriptor that the unit takes from the invalidation queue (vtd_process_inv_desc).
+DESCRIPTOR_TAKEN = "vtd_inv_desc"
+
+#: Emitted for every interrupt request that reaches the unit's remapping (vtd_interrupt_remap_msi): what it was, and
+#: what became of it.
+INTERRUPT_REMAPPED = "vtd_ir_remap_msi"
+
 WATCHED = (DMAR_FAULT, FAULT_RECORDED, FAULT_DISABLED)
 
 _LINE = re.compile(r"(?:\d+@(?P<seconds>\d+\.\d+):|(?P<moment>\d{4}-\d\d-\d\dT[0-9:.]+Z) )(?P<event>\w+) ?(?P<text>.*)")
 _RECORDED = re.compile(r"index \d+ high 0x(?P<high>[0-9a-f]+) low 0x[0-9a-f]+")
 _TRANSLATED = re.compile(r"dev ([0-9a-f]{2}):([0-9a-f]{2})\.([0-9a-f]{2}) iova ")
-_TRANSLATED_TO = re.compile(r"-> gpa 0x([0-9a-f]+) mask 0x([0-9a-f]+)")
+_TRANSLATION = re.compile(r"iova 0x([0-9a-f]+) -> gpa 0x([0-9a-f]+) mask 0x([0-9a-f]+)")
 _EVENT_SENT = re.compile(r"addr 0x(?P<address>[0-9a-f]+) data 0x(?P<data>[0-9a-f]+)")
+_DESCRIPTOR = re.compile(r"invalidate desc type .+? high 0x(?P<high>[0-9a-f]+) low 0x(?P<low>[0-9a-f]+)")
+_REMAPPED = re.compile(r"\(addr 0x([0-9a-f]+), data 0x([0-9a-f]+)\) -> \(addr 0x([0-9a-f]+), data 0x([0-9a-f]+)\)")
 _DMAR_FAULT = re.compile(
     r"sid 0x(?P<sid>[0-9a-f]+) fault (?P<fault>\d+) addr 0x(?P<addr>[0-9a-f]+) write (?P<write>\d)"
 )
@@ -91,6 +100,21 @@ def sent_event(line: TraceLine) -> tuple[int, int] | None:
     return None if match is None else (int(match["address"], 16), int(match["data"], 16))
 
 
+def descriptor(line: TraceLine) -> int | None:
+    """Give the lower 128 bits of the descriptor that a `vtd_inv_desc` line shows; None for every other event."""
+    match = _DESCRIPTOR.fullmatch(line.text) if line.event == DESCRIPTOR_TAKEN else None
+    return None if match is None else int(match["high"], 16) << 64 | int(match["low"], 16)
+
+
+def remapped_message(line: TraceLine) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Give address and data of an interrupt request, and those that a `vtd_ir_remap_msi` line says it became."""
+    match = _REMAPPED.fullmatch(line.text) if line.event == INTERRUPT_REMAPPED else None
+    if match is None:
+        return None
+    address, data, new_address, new_data = (int(number, 16) for number in match.groups())
+    return (address, data), (new_address, new_data)
+
+
 def read_trace(texts: Iterable[str]) -> tuple[list[TraceLine], list[str]]:
     """Read log lines: the trace lines among them, and those that speak of a watched event in an unknown way."""
     lines: list[TraceLine] = []
@@ -100,9 +124,14 @@ def read_trace(texts: Iterable[str]) -> tuple[list[TraceLine], list[str]]:
         if line is not None:
             lines.append(line)
         for event, read in _READERS.items():
-            if event in text and (line is None or read(line) is None):
+            if event in text and _names(event, text) and (line is None or read(line) is None):
                 unknown.append(text)
     return lines, unknown
+
+
+def _names(event: str, text: str) -> bool:
+    """Whether `text` has the name of the event, not just one that begins with it (`vtd_inv_desc_iotlb_pages`)."""
+    return re.search(rf"{event}\b", text) is not None
 
 
 def translation_source(line: TraceLine) -> SourceId | None:
@@ -114,11 +143,22 @@ def translation_source(line: TraceLine) -> SourceId | None:
     return SourceId(bus << 8 | device << 3 | function)
 
 
-def translated_page(line: TraceLine) -> tuple[SourceId, int, int] | None:
-    """Give requester, host-physical page and its size of a `vtd_dmar_translate` line; None for every other event."""
-    source = translation_source(line)
-    match = _TRANSLATED_TO.search(line.text)
-    return None if source is None or match is None else (source, int(match[1], 16), int(match[2], 16) + 1)
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """A DMA of `source` to the page at `iova` that QEMU translated to `physical`; both have `size` bytes."""
+
+    source: SourceId
+    iova: int
+    physical: int
+    size: int
+
+
+def translation(line: TraceLine) -> Translation | None:
+    """Read a `vtd_dmar_translate` line; None for every other event."""
+    source, found = translation_source(line), _TRANSLATION.search(line.text)
+    if source is None or found is None:
+        return None
+    return Translation(source, int(found[1], 16), int(found[2], 16), int(found[3], 16) + 1)
 
 
 def folded(faults: Iterable[tuple[TraceLine, Fault]]) -> Iterator[tuple[TraceLine, Fault]]:
@@ -156,4 +196,6 @@ _READERS: dict[str, Callable[[TraceLine], object]] = {
     FAULT_RECORDED: recorded_fault,
     TRANSLATED: translation_source,
     EVENT_SENT: sent_event,
+    DESCRIPTOR_TAKEN: descriptor,
+    INTERRUPT_REMAPPED: remapped_message,
 }

@@ -4,35 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from harness.catalog import steps_of
-from harness.testimony import hear
 from harness.verdict import Outcome
 from harness.vtd.acpi_table import TableHeader
 from harness.vtd.dmar_table import DeviceScope, DmarTable, RemappingStructure, ScopeType, StructureType
 from harness.vtd.registers import DEFAULT_BASE
+from tests.judge.one_step import judge as _judge
 from tests.judge.recording import BEFORE, PAYLOAD, PHYSICAL, Recording
-
-
-def _judge(step, recording, devices=("nic",)):
-    definition = {
-        "scenario": "x",
-        "title": "x",
-        "devices": {name: {"model": "e1000e", "plugged": False} for name in devices},
-        "steps": [step],
-    }
-    opened = Recording()
-    opened.begin(0)
-    opened.entries += recording.entries
-    opened.end(0)
-    entries = [_entry(line, number) for number, line in enumerate(opened.entries, start=1)]
-    [built] = steps_of(definition)
-    return built.judge(hear(entries).steps[0]).outcome
-
-
-def _entry(data, number):
-    from harness.evidence import Entry
-
-    return Entry(**data, line=number)
 
 
 class TestTraffic:

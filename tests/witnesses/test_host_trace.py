@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from harness.vtd.faults import Access
-from harness.witnesses.host_trace import dmar_fault, folded, read_trace, recorded_fault, trace_line, translation_source
+from harness.witnesses.host_trace import (
+    descriptor,
+    dmar_fault,
+    folded,
+    read_trace,
+    recorded_fault,
+    remapped_message,
+    trace_line,
+    translation_source,
+)
 
 LINE = "26022@1795336826.592933:vtd_dmar_fault sid 0x100 fault 5 addr 0x7bee000 write 1"
 
@@ -80,6 +89,8 @@ def test_a_recorded_fault_names_requester_and_reason():
         "vtd_dmar_fault sid 0x100 fault 5 addr 0x0 write 1",
         "1@2.5:vtd_frr_new 0x1",
         "1@2.5:vtd_dmar_translate 01:00.0",
+        "1@2.5:vtd_inv_desc iotlb",
+        "1@2.5:vtd_ir_remap_msi addr 0x0",
     ],
 )
 def test_a_watched_event_in_other_words_is_told(text):
@@ -87,4 +98,16 @@ def test_a_watched_event_in_other_words_is_told(text):
 
 
 def test_what_is_no_watched_event_is_not_told():
-    assert read_trace(["qemu-system-x86_64: warning: x", "1@2.5:vtd_inv_desc invalidate", LINE])[1] == []
+    assert read_trace(["qemu-system-x86_64: warning: x", "1@2.5:vtd_inv_desc_iotlb_global iotlb", LINE])[1] == []
+
+
+def test_a_descriptor_is_the_number_of_both_halves():
+    line = trace_line("1@2.5:vtd_inv_desc invalidate desc type iotlb high 0x300004 low 0x70032")
+
+    assert descriptor(line) == 0x300004 << 64 | 0x70032
+
+
+def test_a_remapped_interrupt_is_told_with_what_it_became():
+    line = trace_line("1@2.5:vtd_ir_remap_msi (addr 0xfee00358, data 0x0) -> (addr 0xfee01000, data 0x2d)")
+
+    assert remapped_message(line) == ((0xFEE00358, 0), (0xFEE01000, 0x2D))
