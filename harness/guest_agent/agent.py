@@ -27,6 +27,7 @@ from domains import DomainTable
 from kmsg import KernelLog
 from pci import PciBus
 from state import IommuState
+from swiotlb import BounceBuffers
 from system import System
 from traffic import Traffic
 
@@ -78,7 +79,7 @@ def main() -> None:
     domains.in_use = devices.open_on
     operations: dict[str, protocol.Operation] = {"stop": stop}
     log = KernelLog()
-    machine = (System(), log, IommuState(), PciBus(), Binding(), Traffic(protocol.emit))
+    machine = (System(), log, IommuState(), PciBus(), Binding(), Traffic(protocol.emit), BounceBuffers())
     for subject in (*machine, buffers, domains, devices):
         operations.update(subject.operations())
     try:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Annotated
 
 from pydantic import Field
 
+from harness.bounce_buffers import judge_bounces, watching_bounces
 from harness.judgement import Judgement, StepEvidence, single
 from harness.scenario.section import Section
 from harness.scenario.step import Reference, Step
@@ -23,6 +25,11 @@ class TrafficBody(Section):
     size: Annotated[int, Field(ge=46, le=1500)] = Field(default=1200, description="Bytes of payload per frame.")
     translated: OnOff = Field(
         default="on", description="Whether its DMA must go through the remapping unit, or around."
+    )
+    bounced: OnOff | None = Field(
+        default=None,
+        description="Whether the kernel must copy its DMA through bounce buffers (swiotlb), or must not although it "
+        "goes to memory above 4 GiB; not looked at if not given.",
     )
 
 
@@ -45,11 +52,17 @@ class Traffic(Step, keyword="traffic"):
 
     def run(self, session: Session) -> None:
         """Exchange the frames, and have QEMU count the translations meanwhile."""
-        with counting_translations(session):
-            exchange(session, session.device(self.traffic.device), Load(self.traffic.frames, self.traffic.size))
+        device = session.device(self.traffic.device)
+        watched = nullcontext() if self.traffic.bounced is None else watching_bounces(session, device)
+        with counting_translations(session), watched:
+            exchange(session, device, Load(self.traffic.frames, self.traffic.size))
 
     def judge(self, evidence: StepEvidence) -> Judgement:
         """Compare the hashes at both ends."""
         if not evidence.observations("traffic"):
             return single(Outcome.ERROR, "the exchange did not come to its end", evidence.index)
-        return judge_exchanges(evidence, translated=self.traffic.translated == "on")
+        moved = judge_exchanges(evidence, translated=self.traffic.translated == "on")
+        if self.traffic.bounced is None:
+            return moved
+        copied = judge_bounces(evidence, 2 * self.traffic.frames, bounced=self.traffic.bounced == "on")
+        return Judgement(findings=(*moved.findings, *copied.findings), witnesses=(*moved.witnesses, *copied.witnesses))

@@ -29,9 +29,14 @@ EVENT_SENT = "vtd_irq_generate"
 
 WATCHED = (DMAR_FAULT, FAULT_RECORDED, FAULT_DISABLED)
 
+#: Where the addresses end that a device with 32 address bits can issue.
+FOUR_GIB = 1 << 32
+
 _LINE = re.compile(r"(?:\d+@(?P<seconds>\d+\.\d+):|(?P<moment>\d{4}-\d\d-\d\dT[0-9:.]+Z) )(?P<event>\w+) ?(?P<text>.*)")
 _RECORDED = re.compile(r"index \d+ high 0x(?P<high>[0-9a-f]+) low 0x[0-9a-f]+")
-_TRANSLATED = re.compile(r"dev ([0-9a-f]{2}):([0-9a-f]{2})\.([0-9a-f]{2}) iova ")
+_TRANSLATED = re.compile(
+    r"dev ([0-9a-f]{2}):([0-9a-f]{2})\.([0-9a-f]{2}) iova 0x([0-9a-f]+) -> gpa 0x([0-9a-f]+) mask 0x[0-9a-f]+"
+)
 _EVENT_SENT = re.compile(r"addr 0x(?P<address>[0-9a-f]+) data 0x(?P<data>[0-9a-f]+)")
 _DMAR_FAULT = re.compile(
     r"sid 0x(?P<sid>[0-9a-f]+) fault (?P<fault>\d+) addr 0x(?P<addr>[0-9a-f]+) write (?P<write>\d)"
@@ -104,13 +109,27 @@ def read_trace(texts: Iterable[str]) -> tuple[list[TraceLine], list[str]]:
     return lines, unknown
 
 
-def translation_source(line: TraceLine) -> SourceId | None:
-    """Give the requester of a `vtd_dmar_translate` line; None for every other event."""
-    match = _TRANSLATED.match(line.text) if line.event == TRANSLATED else None
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """A DMA that was translated: whose, from which I/O virtual to which guest-physical address."""
+
+    source: SourceId
+    iova: int
+    physical: int
+
+    @property
+    def lifted(self) -> bool:
+        """Whether a 32-bit address reached memory that takes more bits to name."""
+        return self.iova < FOUR_GIB <= self.physical
+
+
+def translation(line: TraceLine) -> Translation | None:
+    """Read a `vtd_dmar_translate` line; None for every other event."""
+    match = _TRANSLATED.fullmatch(line.text) if line.event == TRANSLATED else None
     if match is None:
         return None
-    bus, device, function = (int(number, 16) for number in match.groups())
-    return SourceId(bus << 8 | device << 3 | function)
+    bus, device, function, iova, physical = (int(number, 16) for number in match.groups())
+    return Translation(SourceId(bus << 8 | device << 3 | function), iova, physical)
 
 
 def folded(faults: Iterable[tuple[TraceLine, Fault]]) -> Iterator[tuple[TraceLine, Fault]]:
@@ -146,6 +165,6 @@ def _alike(a: Fault, b: Fault) -> bool:
 _READERS: dict[str, Callable[[TraceLine], object]] = {
     DMAR_FAULT: dmar_fault,
     FAULT_RECORDED: recorded_fault,
-    TRANSLATED: translation_source,
+    TRANSLATED: translation,
     EVENT_SENT: sent_event,
 }

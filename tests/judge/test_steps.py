@@ -96,6 +96,70 @@ class TestTraffic:
         assert _judge(self.STEP, Recording()) is Outcome.ERROR
 
 
+class TestBouncedTraffic:
+    SPARED = {"traffic": {"device": "nic", "frames": 4, "size": 100, "bounced": "off"}}
+    COPIED = {"traffic": {"device": "nic", "frames": 4, "size": 100, "bounced": "on", "translated": "off"}}
+    OWN = "0000:01:00.0"
+
+    def _seen(self, exchange, *, count=0, mask=0xFFFFFFFF, lowest=0x101A80042, of=OWN, **changes):
+        bounces = {of: {"count": count, "mask": mask, "lowest": lowest, "bytes": 100 * count}} if count else {}
+        told = {"before": {"used": 0}, "tracing": True, "lost": 0, "bounces": bounces, "used": count, "slots": 2048}
+        exchange.add("observation", "bounces", 0, function=self.OWN, **(told | changes))
+        return exchange
+
+    def _spared(self, *, translations=30, lifted=30, **changes):
+        recording = TestTraffic()._exchange(translations=translations)
+        recording.change(lambda entry: entry["kind"] == "translated", lifted=lifted)
+        return self._seen(recording, **changes)
+
+    def _copied(self, **changes):
+        return self._seen(TestTraffic()._exchange(translations=0), **({"count": 20} | changes))
+
+    def test_each_half_passes_where_it_belongs(self):
+        assert _judge(self.SPARED, self._spared()) is Outcome.PASS
+        assert _judge(self.COPIED, self._copied()) is Outcome.PASS
+
+    def test_bounces_that_must_not_be_fail(self):
+        assert _judge(self.SPARED, self._spared(count=20)) is Outcome.FAIL
+        assert _judge(self.SPARED, self._spared(count=20, lifted=0)) is Outcome.FAIL
+
+    def test_bounces_that_must_be_fail_if_there_are_none(self):
+        assert _judge(self.COPIED, self._copied(count=0)) is Outcome.FAIL
+
+    @pytest.mark.parametrize("changes", [
+        {"used": 0},                      # the trace says so, the counter does not
+        {"count": 0, "used": 20},         # and the other way round
+        {"count": 7},                     # not each of the eight frames
+        {"of": "0000:02:00.0"},           # those of another device
+        {"mask": 0xFFFFFFFFFFFFFFFF},     # the device could have reached it
+        {"lowest": 0xFFFFF000},           # as it could this
+        {"tracing": False}, {"lost": 1},  # the trace is not whole
+        {"before": {"used": 21}},         # others use the slots
+        {"slots": 0},                     # there are none
+    ])  # fmt: skip
+    def test_witnesses_that_disagree_or_are_not_whole_prove_no_bounce(self, changes):
+        assert _judge(self.COPIED, self._copied(**changes)) is Outcome.ERROR
+
+    @pytest.mark.parametrize("changes", [
+        {"used": 1}, {"count": 20, "used": 0}, {"tracing": False}, {"lost": 1}, {"slots": 0},
+        {"lifted": 0}, {"lifted": 29},               # its memory lay below 4 GiB, or some of it
+    ])  # fmt: skip
+    def test_nor_that_none_was_needed(self, changes):
+        assert _judge(self.SPARED, self._spared(**changes)) is Outcome.ERROR
+
+    def test_too_few_translations_prove_nothing_either(self):
+        assert _judge(self.SPARED, self._spared(translations=7, lifted=7)) is Outcome.ERROR
+
+    def test_nobody_looked(self):
+        assert _judge(self.SPARED, TestTraffic()._exchange()) is Outcome.ERROR
+
+    def test_other_bytes_fail_all_the_same(self):
+        recording = self._copied()
+        recording.change(lambda entry: entry["kind"] == "traffic", guest={"received": {"frames": 4, "sha256": "xx"}})
+
+        assert _judge(self.COPIED, recording) is Outcome.FAIL
+
+
 class TestReplug:
     STEP = {"replug": {"device": "nic", "times": 2}}
 
