@@ -11,6 +11,10 @@ from tests.judge.recording import BEFORE, PAYLOAD, PHYSICAL, Recording
 
 
 def _judge(step, recording, devices=("nic",)):
+    return _judgement(step, recording, devices).outcome
+
+
+def _judgement(step, recording, devices=("nic",)):
     definition = {
         "scenario": "x",
         "title": "x",
@@ -23,7 +27,7 @@ def _judge(step, recording, devices=("nic",)):
     opened.end(0)
     entries = [_entry(line, number) for number, line in enumerate(opened.entries, start=1)]
     [built] = steps_of(definition)
-    return built.judge(hear(entries).steps[0]).outcome
+    return built.judge(hear(entries).steps[0])
 
 
 def _entry(data, number):
@@ -158,6 +162,66 @@ class TestBouncedTraffic:
         recording.change(lambda entry: entry["kind"] == "traffic", guest={"received": {"frames": 4, "sha256": "xx"}})
 
         assert _judge(self.COPIED, recording) is Outcome.FAIL
+
+
+class TestAdmission:
+    REFUSED = {"assign": "rogue", "expect": {"refused": {"because_of": "sibling"}}}
+    ACCEPTED = {"assign": "rogue", "expect": "accepted"}
+    ROGUE, SIBLING, PORT = "0000:02:01.0", "0000:02:02.0", "0000:00:02.0"
+    DEVICES = ("rogue", "sibling")
+
+    def _attempt(self, *, refused, drivers=None, **changes):
+        drivers = {self.ROGUE: "vfio-pci", self.SIBLING: "e1000" if refused else "vfio-pci"} | (drivers or {})
+        members = [{"bdf": self.PORT, "driver": "pcieport", "bridge": True}]
+        members += [{"bdf": bdf, "driver": driver, "bridge": False} for bdf, driver in drivers.items()]
+        status = {"group": "5", "members": members, "viable": not refused, "errno": 1 if refused else 0}
+        status |= {"domain": None if refused else "d"} | changes
+        refusal = {"reason": "IOMMU group 5 is not viable", "errno": 0} if refused else None
+        recording = Recording()
+        addresses = {"rogue": self.ROGUE, "sibling": self.SIBLING}
+        recording.add(
+            "observation", "admission", 0, device="rogue", refusal=refusal, status=status, addresses=addresses
+        )
+        return recording
+
+    def _outcome(self, step, recording):
+        return _judge(step, recording, devices=self.DEVICES)
+
+    def test_each_passes_where_it_belongs(self):
+        assert self._outcome(self.REFUSED, self._attempt(refused=True)) is Outcome.PASS
+        assert self._outcome(self.ACCEPTED, self._attempt(refused=False)) is Outcome.PASS
+        assert self._outcome(self.ACCEPTED, self._attempt(refused=False, drivers={self.SIBLING: None})) is Outcome.PASS
+
+    def test_each_fails_where_the_other_came(self):
+        assert self._outcome(self.REFUSED, self._attempt(refused=False)) is Outcome.FAIL
+        assert self._outcome(self.ACCEPTED, self._attempt(refused=True)) is Outcome.FAIL
+
+    def test_a_refusal_because_of_others_than_those_named_fails(self):
+        other = {self.SIBLING: "vfio-pci", "0000:02:03.0": "e1000"}
+        more = {"0000:02:03.0": "e1000"}
+
+        assert self._outcome(self.REFUSED, self._attempt(refused=True, drivers=other)) is Outcome.FAIL
+        assert self._outcome(self.REFUSED, self._attempt(refused=True, drivers=more)) is Outcome.FAIL
+
+    @pytest.mark.parametrize("step", [REFUSED, ACCEPTED])
+    @pytest.mark.parametrize(("refused", "changes"), [
+        (True, {"viable": True}), (True, {"errno": 0}), (True, {"domain": "d"}),
+        (True, {"drivers": {"0000:02:02.0": "vfio-pci"}}),  # refused, although nobody is in the way
+        (False, {"viable": False}), (False, {"errno": 1}), (False, {"domain": None}),
+        (False, {"drivers": {"0000:02:02.0": "e1000"}}),  # accepted, although somebody is
+    ])  # fmt: skip
+    def test_contradictory_answers_prove_nothing(self, step, refused, changes):
+        assert self._outcome(step, self._attempt(refused=refused, **changes)) is Outcome.ERROR
+
+    def test_the_verdict_names_the_sibling_and_its_driver(self):
+        judgement = _judgement(self.REFUSED, self._attempt(refused=True), devices=self.DEVICES)
+
+        assert judgement.findings[0].text == (
+            "VFIO refuses group 5 of 'rogue', because kernel drivers hold 'sibling' at 0000:02:02.0 (e1000)"
+        )
+
+    def test_what_was_not_recorded_is_an_error(self):
+        assert self._outcome(self.REFUSED, Recording()) is Outcome.ERROR
 
 
 class TestReplug:
