@@ -270,6 +270,8 @@ def _machine(scenario: Scenario, devices: Sequence[PlannedDevice], accelerator: 
         irqchip=machine.irqchip,
         iommus=tuple(IommuSpec(options) for options in machine.iommu),
         root_ports=max(ROOT_PORTS, sum(not (device.behind_bridge or device.physical) for device in devices)),
+        multifunction_ports=machine.root_ports.multifunction == "on",
+        acs=machine.root_ports.acs == "on",
         pci_bridges=int(any(device.behind_bridge for device in devices)),
         wires=tuple(device.wire for device in devices if device.wire and not device.physical),
         dmar_override=machine.dmar_override,

@@ -28,7 +28,7 @@ from harness.witnesses.host_trace import (
     read_trace,
     recorded_fault,
     remapped_message,
-    translation_source,
+    translation,
 )
 
 #: Seconds for a fault that QEMU traced to show in the guest's log: an interrupt and a printk.
@@ -94,8 +94,10 @@ class Recorder:
         faults = [(line, fault) for line in lines if (fault := dmar_fault(line)) is not None]
         for line, fault in folded(faults):
             journal.record("trace", "fault", t=line.t, **fault_data(fault))
-        for source, count in Counter(filter(None, map(translation_source, lines))).items():
-            journal.record("trace", "translated", source_id=str(source), count=count)
+        translations = [*filter(None, map(translation, lines))]
+        lifted = Counter(seen.source for seen in translations if seen.lifted)
+        for source, count in Counter(seen.source for seen in translations).items():
+            journal.record("trace", "translated", source_id=str(source), count=count, lifted=lifted[source])
         told = 0
         for line in lines:
             taken = descriptor(line)

@@ -29,6 +29,7 @@ from kmsg import KernelLog
 from pci import PciBus
 from sriov import VirtualFunctions
 from state import IommuState
+from swiotlb import BounceBuffers
 from system import System
 from traffic import Traffic
 
@@ -82,7 +83,7 @@ def main() -> None:
     log = KernelLog()
     machine = (
         *(System(), log, IommuState(), PciBus(), Interrupts(), Binding(), VirtualFunctions()),
-        Traffic(protocol.emit),
+        *(Traffic(protocol.emit), BounceBuffers()),
     )
     for subject in (*machine, buffers, domains, devices):
         operations.update(subject.operations())

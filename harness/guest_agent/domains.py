@@ -7,9 +7,9 @@ from typing import Any
 
 from binding import VFIO, bind, modprobe
 from buffers import BufferTable
-from pci import driver_of, group_members, group_of
+from pci import driver_of, group_members, group_of, is_bridge
 from protocol import Operation, Refused
-from vfio import Container, Group
+from vfio import Container, Group, probe
 
 
 class Domain:
@@ -70,8 +70,11 @@ class Domain:
 
 
 def _foreign_members(number: str) -> list[str]:
-    """Members of a group that some driver other than vfio-pci has, as `address (driver)`."""
-    drivers = {bdf: driver_of(bdf) for bdf in group_members(number)}
+    """Members of a group that keep it from being viable, as `address (driver)`.
+
+    A bridge may keep its driver, pcieport: it makes no DMA of its own (driver_managed_dma in its pci_driver).
+    """
+    drivers = {bdf: driver_of(bdf) for bdf in group_members(number) if not is_bridge(bdf)}
     return [f"{bdf} ({driver})" for bdf, driver in drivers.items() if driver not in (VFIO, None)]
 
 
@@ -92,6 +95,7 @@ class DomainTable:
             "domain_map": self.domain_map,
             "domain_unmap": self.domain_unmap,
             "domain_info": self.domain_info,
+            "group_status": self.group_status,
         }
 
     def of_device(self, bdf: str) -> Domain | None:
@@ -169,6 +173,26 @@ class DomainTable:
     def domain_info(self) -> dict[str, Any]:
         """Every domain with its devices, groups and mappings."""
         return {"domains": {name: domain.describe() for name, domain in self._domains.items()}}
+
+    def group_status(self, *, bdf: str) -> dict[str, Any]:
+        """What VFIO says of the group of `bdf`, and who is in it.
+
+        `viable` is VFIO's flag, `errno` what its refusal to give the group a container is, 0 if it gives one. A group
+        that is in a domain has its container.
+        """
+        number = group_of(bdf)
+        if number is None:
+            raise Refused(f"{bdf} is in no IOMMU group")
+        members = [
+            {"bdf": member, "driver": driver_of(member), "bridge": is_bridge(member)}
+            for member in group_members(number)
+        ]
+        for domain in self._domains.values():
+            if number in domain.groups:
+                held = domain.groups[number].viable
+                return {"group": number, "members": members, "viable": held, "errno": 0, "domain": domain.name}
+        viable, errno = probe(number)
+        return {"group": number, "members": members, "viable": viable, "errno": errno, "domain": None}
 
     def close_all(self) -> None:
         """Let go of every group and container; the kernel unmaps what was mapped. Devices must be closed."""

@@ -61,6 +61,11 @@ def group_members(group: str) -> list[str]:
     return sorted(os.listdir(f"/sys/kernel/iommu_groups/{group}/devices"))
 
 
+def is_bridge(bdf: str) -> bool:
+    """Whether `bdf` has the header of a bridge."""
+    return read_config(bdf, HEADER_TYPE, 1) & 0x7F != 0
+
+
 def read_config(bdf: str, offset: int, length: int) -> int:
     """`length` bytes of configuration space as a little-endian number."""
     with attempting(f"read configuration space of {bdf}"), open(f"{present(bdf)}/config", "rb", buffering=0) as file:

@@ -129,6 +129,23 @@ class Group:
         os.close(self.fd)
 
 
+def probe(number: str) -> tuple[bool, int]:
+    """Whether VFIO calls an IOMMU group viable, and the errno of putting it into a container, 0 if that is granted."""
+    group = Group(number)
+    container = Container()
+    try:
+        viable = group.viable
+        try:
+            container.add(group)
+        except Refused as refusal:
+            return viable, refusal.errno
+        container.remove(group)
+        return viable, 0
+    finally:
+        container.close()
+        group.close()
+
+
 def region(device_fd: int, index: int) -> Region:
     """Region `index` of an open device: 0 to 5 are its BARs."""
     info = bytearray(_REGION.pack(_REGION.size, 0, index, 0, 0, 0))

@@ -46,6 +46,9 @@ MAX_ROOT_PORTS = 14
 MAX_BRIDGES = 4
 MAX_DISKS = 8
 
+#: Functions of one PCI device.
+FUNCTIONS = 8
+
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 #: QOM id of the network and NIC the harness talks to the guest over.
@@ -220,24 +223,37 @@ def _memory(spec: MachineSpec, ram: Ram) -> dict[str, Any]:
 
 def ports(spec: MachineSpec) -> list[dict[str, Any]]:
     """Give root ports rp0.., and for each bridge br0.. a root port of its own (brp0..), each with its own chassis."""
-    devices = [_root_port(f"rp{n}", FIRST_ROOT_PORT_SLOT + n, chassis=n + 1) for n in range(spec.root_ports)]
+    devices = [_root_port(spec, f"rp{n}", _place(spec, n), chassis=n + 1) for n in range(spec.root_ports)]
     for n in range(spec.pci_bridges):
-        devices.append(_root_port(f"brp{n}", FIRST_BRIDGE_SLOT + n, chassis=MAX_ROOT_PORTS + n + 1))
+        place = f"{FIRST_BRIDGE_SLOT + n:#x}"
+        devices.append(_root_port(spec, f"brp{n}", place, chassis=MAX_ROOT_PORTS + n + 1))
         devices.append({"driver": "pcie-pci-bridge", "id": f"br{n}", "bus": f"brp{n}"})
     return devices
 
 
-def _root_port(name: str, slot: int, *, chassis: int) -> dict[str, Any]:
+def _place(spec: MachineSpec, number: int) -> str:
+    """Give the address on pcie.0 of a root port: a slot of its own, or a function of one that eight of them share."""
+    if spec.multifunction_ports:
+        return f"{FIRST_ROOT_PORT_SLOT + number // FUNCTIONS:#x}.{number % FUNCTIONS:#x}"
+    return f"{FIRST_ROOT_PORT_SLOT + number:#x}"
+
+
+def _root_port(spec: MachineSpec, name: str, place: str, *, chassis: int) -> dict[str, Any]:
     # io-reserve=0: there is I/O space for a dozen bridges only, and no device under test needs any.
-    return {
+    port = {
         "driver": "pcie-root-port",
         "id": name,
         "bus": "pcie.0",
-        "addr": f"{slot:#x}",
+        "addr": place,
         "chassis": chassis,
         "slot": chassis,
         "io-reserve": 0,
     }
+    if "." in place:
+        port["multifunction"] = True
+    if not spec.acs:
+        port["disable-acs"] = True  # the capability is left out then (rp_realize in hw/pci-bridge/pcie_root_port.c)
+    return port
 
 
 def _management_nic() -> dict[str, Any]:

@@ -43,9 +43,11 @@ class MachineSpec:
 
     `image` names the guest image, `kernel_args` come after the harness' own. Devices under test are hot-added behind
     root ports `rp0` .. `rp<root_ports-1>` or behind conventional bridges `br0` .. (each behind a root port of its own);
-    Each name in `wires` becomes a netdev of that name, for a NIC to use. More than one vIOMMU only makes sense to see
-    it refused. `dmar_override` is what is wrong with the DMAR table that the guest is given instead of QEMU's. `disks`
-    are the names of read-only disks, by which the guest finds them (the serial number of a virtio disk).
+    with `multifunction_ports` up to eight root ports are functions of one PCI device, and `acs` is whether root ports
+    have Access Control Services. Each name in `wires` becomes a netdev of that name, for a NIC to use. More than one
+    vIOMMU only makes sense to see it refused. `dmar_override` is what is wrong with the DMAR table that the guest is
+    given instead of QEMU's. `disks` are the names of read-only disks, by which the guest finds them (the serial number
+    of a virtio disk).
     """
 
     kind: MachineKind = "linux"
@@ -59,6 +61,8 @@ class MachineSpec:
     irqchip: Literal["split", "on", "off"] = "split"
     iommus: tuple[IommuSpec, ...] = (IommuSpec(),)
     root_ports: int = 4
+    multifunction_ports: bool = False
+    acs: bool = True
     pci_bridges: int = 0
     wires: tuple[str, ...] = ()
     dmar_override: Malformation | None = None

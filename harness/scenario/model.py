@@ -15,7 +15,7 @@ from harness.machine.spec import MachineKind, Translation
 from harness.scenario.device import AnyDevice, Device
 from harness.scenario.section import Section, Shorthand, complaint
 from harness.scenario.step import AnyStep
-from harness.scenario.values import Name, Size, Slug
+from harness.scenario.values import Name, OnOff, Size, Slug
 
 Image = Literal["debian-12", "debian-13", "debian-13-backports"]
 Protection = Literal["iommu_off", "passthrough", "no_viommu", "unbroken"]
@@ -72,7 +72,19 @@ _IOMMU_SCHEMA: dict[str, Any] = {
 
 
 #: What only a machine with Linux has: a bare one runs nothing, on one processor that halts.
-_LINUX_ONLY = ("image", "memory", "vcpus", "cpu", "irqchip", "kernel_args", "dmar_override")
+_LINUX_ONLY = ("image", "memory", "vcpus", "cpu", "irqchip", "root_ports", "kernel_args", "dmar_override")
+
+
+class RootPorts(Section):
+    """How the root ports keep apart what is behind them."""
+
+    multifunction: OnOff = Field(
+        default="off", description="Whether they are functions of one PCI device, instead of a device each."
+    )
+    acs: OnOff = Field(
+        default="on",
+        description="Whether they have Access Control Services, which send peers' DMA up to the remapping unit.",
+    )
 
 
 class MachineSection(Section):
@@ -110,6 +122,11 @@ class MachineSection(Section):
     ] = Field(
         default=({"intremap": "on", "caching_mode": "on"},),
         description="Options of intel-iommu in snake_case, 'off' for none, or a list of two for a refusal.",
+    )
+    root_ports: RootPorts = Field(
+        default=RootPorts(),
+        description="`{multifunction: on}` makes root ports functions of one PCI device instead of a device each, "
+        "`{acs: off}` takes Access Control Services from them.",
     )
     kernel_args: tuple[KernelArgument, ...] = Field(
         default=("intel_iommu=on",),

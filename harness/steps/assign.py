@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import errno
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from harness.errors import OperationRefused
-from harness.judgement import Judgement, StepEvidence, single
-from harness.scenario.section import Section, Shorthand
+from harness.admission import attempt, judge_admission
+from harness.judgement import Judgement, StepEvidence
+from harness.scenario.admission import ADMISSION, Admission, Refusal
+from harness.scenario.section import Section, Shorthand, complaint
 from harness.scenario.step import Reference, Step
 from harness.scenario.values import Name
 from harness.session import Session
-from harness.verdict import Finding, Outcome, Witness, WitnessVerdict
-from harness.vtd.registers import DEFAULT_BASE, GSTS, GlobalStatus
+from harness.unsafe_interrupts import attempt_unsafe, judge_unsafe
 
 
 class AssignBody(Section):
@@ -22,27 +21,32 @@ class AssignBody(Section):
 
     device: Name = Field(description="The device to assign.")
     domain: Name | None = Field(default=None, description="Its protection domain; one of its own if not given.")
-    refused: str | None = Field(
-        default=None,
-        min_length=1,
-        description="Linux must refuse (EPERM) because interrupts are not remapped, and say these words in its log.",
-    )
 
 
 class Assign(Step, keyword="assign"):
     """Bind a device to vfio-pci, put its group into a protection domain, and open it with a staging buffer mapped.
 
-    In a counter-proof there is no domain to put it in, so it is driven without VFIO: by its registers in sysfs.
-
-    With `refused` VFIO must not hand it out, because its interrupts would not be isolated: its answer, the kernel's log
-    and the unit's status register (GSTS.IRES, read from outside) must agree on that. It is in no domain then.
+    In a counter-proof there is no domain to put it in, so it is driven without VFIO: by its registers in sysfs. Where
+    it must be refused because of others, those are given to their kernel drivers first; where it must be refused
+    because interrupts are not remapped, VFIO's answer, the kernel's log and the unit's status register must agree on
+    that. It is in no domain then.
     """
 
     assign: Annotated[AssignBody, Shorthand("device")]
+    expect: Admission | None = Field(default=None, description=ADMISSION)
+
+    @model_validator(mode="after")
+    def _check_siblings(self) -> Self:
+        """Refuse a device that stands in its own way."""
+        for index, name in enumerate(self.because_of):
+            if name == self.assign.device:
+                at = ("expect", "refused", "because_of", index)
+                raise complaint("{written} is what is assigned; name another of its group", value=name, at=at)
+        return self
 
     def summary(self) -> str:
         """Say in a line what is done."""
-        if self.assign.refused is not None:
+        if self.refused:
             return f"'{self.assign.device}' cannot be assigned"
         return f"assign '{self.assign.device}' to domain '{self.domain}'"
 
@@ -51,62 +55,58 @@ class Assign(Step, keyword="assign"):
         """The domain's name."""
         return self.assign.domain or f"{self.assign.device}-domain"
 
+    @property
+    def refused(self) -> bool:
+        """Whether VFIO must refuse it."""
+        return isinstance(self.expect, Refusal)
+
+    @property
+    def because_of(self) -> tuple[str, ...]:
+        """The devices because of which it must be refused, none where it must not, or for another reason."""
+        return self.expect.refused.because_of if isinstance(self.expect, Refusal) else ()
+
+    @property
+    def words(self) -> str | None:
+        """What the kernel says where interrupts are not remapped, None where that is not why it must be refused."""
+        return self.expect.refused.words if isinstance(self.expect, Refusal) else None
+
+    @property
+    def states_something(self) -> bool:
+        """Whether it says what must come of it."""
+        return self.expect is not None
+
     def references(self) -> list[Reference]:
         """Name the device and its domain, which comes into being with its first device."""
         device = Reference.use("device", self.assign.device, "assign", "device")
-        if self.assign.refused is not None:
-            return [device]
+        if self.refused:
+            way = ("expect", "refused", "because_of")
+            return [device, *(Reference.use("device", name, *way, i) for i, name in enumerate(self.because_of))]
         return [device, Reference.define("domain", self.domain, "assign", "domain")]
 
     def assignments(self) -> list[tuple[str, str | None]]:
         """The device is in the domain from here on, unless that is refused."""
-        return [] if self.assign.refused is not None else [(self.assign.device, self.domain)]
+        return [] if self.refused else [(self.assign.device, self.domain)]
 
-    @property
-    def states_something(self) -> bool:
-        """Only a refusal is judged: what could not be assigned otherwise ends the run."""
-        return self.assign.refused is not None
+    def needs_kernel_driver(self) -> tuple[str, ...]:
+        """Only a device that its kernel driver holds is in the way of another."""
+        return self.because_of
 
     def run(self, session: Session) -> None:
-        """Assign and open the device, or record what became of the attempt."""
+        """Assign and open the device, or try to."""
         device = session.device(self.assign.device)
-        if self.assign.refused is None:
+        if session.raw and self.refused:
+            return  # without a unit there is nobody to refuse it
+        for name in self.because_of:
+            session.bind_kernel_driver(session.device(name))
+        if self.words is not None:
+            attempt_unsafe(session, device, self.domain)
+        elif self.expect is None or session.raw:
             session.enter_domain(device, self.domain)
-            return
-        refusal: dict[str, object] | None = None
-        try:
-            session.call("domain_attach", domain=self.domain, bdf=device.address, within_s=30.0)
-        except OperationRefused as error:
-            refusal = {"errno": error.errno, "reason": error.reason}
-        session.record("assignment", refusal=refusal, gsts=session.guest.machine.register(DEFAULT_BASE + GSTS))
+        else:
+            attempt(session, device, self.domain)
 
     def judge(self, evidence: StepEvidence) -> Judgement | None:
-        """Let answer, log and register each say what they saw of a refusal."""
-        words = self.assign.refused
-        if words is None:
-            return None
-        seen = evidence.observation("assignment")
-        if seen is None:
-            return single(Outcome.ERROR, "nobody tried to assign the device", evidence.index)
-        refusal = seen.data["refusal"]
-        enabled = GlobalStatus(seen.data["gsts"]).interrupt_remapping_enabled
-        said = [entry.ref for entry in evidence.entries if entry.source == "kmsg" and words in str(entry.data["text"])]
-        answer = "VFIO assigned the device" if refusal is None else f"VFIO refused: {refusal['reason']}"
-        right = refusal is not None and refusal["errno"] == errno.EPERM
-        quoted = f"{len(said)} lines say '{words}'"
-        witnesses = (
-            _witness("answer", evidence.index, answer, (seen.ref,), right=right),
-            _witness("guest-log", evidence.index, quoted, tuple(said[:3]), right=bool(said)),
-            _witness("register", evidence.index, f"GSTS.IRES={enabled:d}", (seen.ref,), right=not enabled),
-        )
-        denying = [witness for witness in witnesses if witness.verdict is not WitnessVerdict.CONFIRMS]
-        # A refusal that is not explained, or explained by what is not so, is not known to be this one.
-        outcome = Outcome.PASS if not denying else Outcome.FAIL if refusal is None else Outcome.ERROR
-        text = "; ".join(witness.evidence for witness in denying or witnesses)
-        finding = Finding(outcome=outcome, text=f"{self.summary()}: {text}", step=evidence.index, refs=(seen.ref,))
-        return Judgement(findings=(finding,), witnesses=witnesses)
-
-
-def _witness(name: str, index: int, text: str, refs: tuple[str, ...], *, right: bool) -> Witness:
-    verdict = WitnessVerdict.CONFIRMS if right else WitnessVerdict.DENIES
-    return Witness(name=name, step=index, verdict=verdict, evidence=text, refs=refs)
+        """Hold what became of it to what was expected; unless that was said, it only prepares."""
+        if self.words is not None:
+            return judge_unsafe(evidence, self.words)
+        return None if self.expect is None else judge_admission(evidence, self.because_of)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from harness.bounce_buffers import judge_bounces, watching_bounces
 from harness.judgement import Judgement, StepEvidence, single
 from harness.scenario.section import Section, complaint
 from harness.scenario.step import Reference, Step
@@ -32,6 +34,11 @@ class TrafficBody(Section):
         default=None,
         description="How the unit must learn of the buffers that the driver unmaps, one for each frame that is sent: "
         "`strict` of each at once, `lazy` of many together. Not looked at if not given.",
+    )
+    bounced: OnOff | None = Field(
+        default=None,
+        description="Whether the kernel must copy its DMA through bounce buffers (swiotlb), or must not although it "
+        "goes to memory above 4 GiB; not looked at if not given.",
     )
 
     @model_validator(mode="after")
@@ -63,7 +70,8 @@ class Traffic(Step, keyword="traffic"):
         device = session.device(self.traffic.device)
         if self.traffic.invalidation is not None:
             session.watch([DESCRIPTOR_TAKEN])
-        with counting_translations(session):
+        watched = nullcontext() if self.traffic.bounced is None else watching_bounces(session, device)
+        with counting_translations(session), watched:
             exchange(session, device, Load(self.traffic.frames, self.traffic.size))
         if self.traffic.invalidation is not None:
             session.guest.machine.trace([DESCRIPTOR_TAKEN], on=False)
@@ -74,8 +82,20 @@ class Traffic(Step, keyword="traffic"):
         if not evidence.observations("traffic"):
             return single(Outcome.ERROR, "the exchange did not come to its end", evidence.index)
         judged = judge_exchanges(evidence, translated=self.traffic.translated == "on")
+        for more in (self._judge_bounces(evidence), self._judge_invalidation(evidence)):
+            if more is not None:
+                findings, witnesses = (*judged.findings, *more.findings), (*judged.witnesses, *more.witnesses)
+                judged = replace(judged, findings=findings, witnesses=witnesses)
+        return judged
+
+    def _judge_bounces(self, evidence: StepEvidence) -> Judgement | None:
+        if self.traffic.bounced is None:
+            return None
+        return judge_bounces(evidence, 2 * self.traffic.frames, bounced=self.traffic.bounced == "on")
+
+    def _judge_invalidation(self, evidence: StepEvidence) -> Judgement | None:
         if self.traffic.invalidation is None:
-            return judged
+            return None
         domain = evidence.observation("domain")
         if domain is None:
             return single(Outcome.ERROR, "the domain of the NIC was never looked up", evidence.index)
@@ -85,4 +105,4 @@ class Traffic(Step, keyword="traffic"):
         outcome = {WitnessVerdict.CONFIRMS: Outcome.PASS, WitnessVerdict.DENIES: Outcome.FAIL}.get(told.verdict)
         text = f"{self.traffic.invalidation} invalidation: {told.evidence}"
         finding = Finding(outcome=outcome or Outcome.ERROR, text=text, step=evidence.index, refs=told.refs)
-        return replace(judged, findings=(*judged.findings, finding), witnesses=(*judged.witnesses, told))
+        return Judgement(findings=(finding,), witnesses=(told,))

@@ -36,10 +36,14 @@ INTERRUPT_REMAPPED = "vtd_ir_remap_msi"
 
 WATCHED = (DMAR_FAULT, FAULT_RECORDED, FAULT_DISABLED)
 
+#: Where the addresses end that a device with 32 address bits can issue.
+FOUR_GIB = 1 << 32
+
 _LINE = re.compile(r"(?:\d+@(?P<seconds>\d+\.\d+):|(?P<moment>\d{4}-\d\d-\d\dT[0-9:.]+Z) )(?P<event>\w+) ?(?P<text>.*)")
 _RECORDED = re.compile(r"index \d+ high 0x(?P<high>[0-9a-f]+) low 0x[0-9a-f]+")
-_TRANSLATED = re.compile(r"dev ([0-9a-f]{2}):([0-9a-f]{2})\.([0-9a-f]{2}) iova ")
-_TRANSLATION = re.compile(r"iova 0x([0-9a-f]+) -> gpa 0x([0-9a-f]+) mask 0x([0-9a-f]+)")
+_TRANSLATED = re.compile(
+    r"dev ([0-9a-f]{2}):([0-9a-f]{2})\.([0-9a-f]{2}) iova 0x([0-9a-f]+) -> gpa 0x([0-9a-f]+) mask 0x([0-9a-f]+)"
+)
 _EVENT_SENT = re.compile(r"addr 0x(?P<address>[0-9a-f]+) data 0x(?P<data>[0-9a-f]+)")
 _DESCRIPTOR = re.compile(r"invalidate desc type .+? high 0x(?P<high>[0-9a-f]+) low 0x(?P<low>[0-9a-f]+)")
 _REMAPPED = re.compile(r"\(addr 0x([0-9a-f]+), data 0x([0-9a-f]+)\) -> \(addr 0x([0-9a-f]+), data 0x([0-9a-f]+)\)")
@@ -134,15 +138,6 @@ def _names(event: str, text: str) -> bool:
     return re.search(rf"{event}\b", text) is not None
 
 
-def translation_source(line: TraceLine) -> SourceId | None:
-    """Give the requester of a `vtd_dmar_translate` line; None for every other event."""
-    match = _TRANSLATED.match(line.text) if line.event == TRANSLATED else None
-    if match is None:
-        return None
-    bus, device, function = (int(number, 16) for number in match.groups())
-    return SourceId(bus << 8 | device << 3 | function)
-
-
 @dataclass(frozen=True, slots=True)
 class Translation:
     """A DMA of `source` to the page at `iova` that QEMU translated to `physical`; both have `size` bytes."""
@@ -152,13 +147,19 @@ class Translation:
     physical: int
     size: int
 
+    @property
+    def lifted(self) -> bool:
+        """Whether a 32-bit address reached memory that takes more bits to name."""
+        return self.iova < FOUR_GIB <= self.physical
+
 
 def translation(line: TraceLine) -> Translation | None:
     """Read a `vtd_dmar_translate` line; None for every other event."""
-    source, found = translation_source(line), _TRANSLATION.search(line.text)
-    if source is None or found is None:
+    match = _TRANSLATED.fullmatch(line.text) if line.event == TRANSLATED else None
+    if match is None:
         return None
-    return Translation(source, int(found[1], 16), int(found[2], 16), int(found[3], 16) + 1)
+    bus, device, function, iova, physical, mask = (int(number, 16) for number in match.groups())
+    return Translation(SourceId(bus << 8 | device << 3 | function), iova, physical, mask + 1)
 
 
 def folded(faults: Iterable[tuple[TraceLine, Fault]]) -> Iterator[tuple[TraceLine, Fault]]:
@@ -194,7 +195,7 @@ def _alike(a: Fault, b: Fault) -> bool:
 _READERS: dict[str, Callable[[TraceLine], object]] = {
     DMAR_FAULT: dmar_fault,
     FAULT_RECORDED: recorded_fault,
-    TRANSLATED: translation_source,
+    TRANSLATED: translation,
     EVENT_SENT: sent_event,
     DESCRIPTOR_TAKEN: descriptor,
     INTERRUPT_REMAPPED: remapped_message,

@@ -9,6 +9,7 @@ from harness.vtd.acpi_table import TableHeader
 from harness.vtd.dmar_table import DeviceScope, DmarTable, RemappingStructure, ScopeType, StructureType
 from harness.vtd.registers import DEFAULT_BASE
 from tests.judge.one_step import judge as _judge
+from tests.judge.one_step import judgement
 from tests.judge.recording import BEFORE, PAYLOAD, PHYSICAL, Recording
 
 
@@ -74,6 +75,130 @@ class TestTraffic:
 
     def test_no_exchange_is_an_error(self):
         assert _judge(self.STEP, Recording()) is Outcome.ERROR
+
+
+class TestBouncedTraffic:
+    SPARED = {"traffic": {"device": "nic", "frames": 4, "size": 100, "bounced": "off"}}
+    COPIED = {"traffic": {"device": "nic", "frames": 4, "size": 100, "bounced": "on", "translated": "off"}}
+    OWN = "0000:01:00.0"
+
+    def _seen(self, exchange, *, count=0, mask=0xFFFFFFFF, lowest=0x101A80042, of=OWN, **changes):
+        bounces = {of: {"count": count, "mask": mask, "lowest": lowest, "bytes": 100 * count}} if count else {}
+        told = {"before": {"used": 0}, "tracing": True, "lost": 0, "bounces": bounces, "used": count, "slots": 2048}
+        exchange.add("observation", "bounces", 0, function=self.OWN, **(told | changes))
+        return exchange
+
+    def _spared(self, *, translations=30, lifted=30, **changes):
+        recording = TestTraffic()._exchange(translations=translations)
+        recording.change(lambda entry: entry["kind"] == "translated", lifted=lifted)
+        return self._seen(recording, **changes)
+
+    def _copied(self, **changes):
+        return self._seen(TestTraffic()._exchange(translations=0), **({"count": 20} | changes))
+
+    def test_each_half_passes_where_it_belongs(self):
+        assert _judge(self.SPARED, self._spared()) is Outcome.PASS
+        assert _judge(self.COPIED, self._copied()) is Outcome.PASS
+
+    def test_bounces_that_must_not_be_fail(self):
+        assert _judge(self.SPARED, self._spared(count=20)) is Outcome.FAIL
+        assert _judge(self.SPARED, self._spared(count=20, lifted=0)) is Outcome.FAIL
+
+    def test_bounces_that_must_be_fail_if_there_are_none(self):
+        assert _judge(self.COPIED, self._copied(count=0)) is Outcome.FAIL
+
+    @pytest.mark.parametrize("changes", [
+        {"used": 0},                      # the trace says so, the counter does not
+        {"count": 0, "used": 20},         # and the other way round
+        {"count": 7},                     # not each of the eight frames
+        {"of": "0000:02:00.0"},           # those of another device
+        {"mask": 0xFFFFFFFFFFFFFFFF},     # the device could have reached it
+        {"lowest": 0xFFFFF000},           # as it could this
+        {"tracing": False}, {"lost": 1},  # the trace is not whole
+        {"before": {"used": 21}},         # others use the slots
+        {"slots": 0},                     # there are none
+    ])  # fmt: skip
+    def test_witnesses_that_disagree_or_are_not_whole_prove_no_bounce(self, changes):
+        assert _judge(self.COPIED, self._copied(**changes)) is Outcome.ERROR
+
+    @pytest.mark.parametrize("changes", [
+        {"used": 1}, {"count": 20, "used": 0}, {"tracing": False}, {"lost": 1}, {"slots": 0},
+        {"lifted": 0}, {"lifted": 29},               # its memory lay below 4 GiB, or some of it
+    ])  # fmt: skip
+    def test_nor_that_none_was_needed(self, changes):
+        assert _judge(self.SPARED, self._spared(**changes)) is Outcome.ERROR
+
+    def test_too_few_translations_prove_nothing_either(self):
+        assert _judge(self.SPARED, self._spared(translations=7, lifted=7)) is Outcome.ERROR
+
+    def test_nobody_looked(self):
+        assert _judge(self.SPARED, TestTraffic()._exchange()) is Outcome.ERROR
+
+    def test_other_bytes_fail_all_the_same(self):
+        recording = self._copied()
+        recording.change(lambda entry: entry["kind"] == "traffic", guest={"received": {"frames": 4, "sha256": "xx"}})
+
+        assert _judge(self.COPIED, recording) is Outcome.FAIL
+
+
+class TestAdmission:
+    REFUSED = {"assign": "rogue", "expect": {"refused": {"because_of": "sibling"}}}
+    ACCEPTED = {"assign": "rogue", "expect": "accepted"}
+    ROGUE, SIBLING, PORT = "0000:02:01.0", "0000:02:02.0", "0000:00:02.0"
+    DEVICES = ("rogue", "sibling")
+
+    def _attempt(self, *, refused, drivers=None, **changes):
+        drivers = {self.ROGUE: "vfio-pci", self.SIBLING: "e1000" if refused else "vfio-pci"} | (drivers or {})
+        members = [{"bdf": self.PORT, "driver": "pcieport", "bridge": True}]
+        members += [{"bdf": bdf, "driver": driver, "bridge": False} for bdf, driver in drivers.items()]
+        status = {"group": "5", "members": members, "viable": not refused, "errno": 1 if refused else 0}
+        status |= {"domain": None if refused else "d"} | changes
+        refusal = {"reason": "IOMMU group 5 is not viable", "errno": 0} if refused else None
+        recording = Recording()
+        addresses = {"rogue": self.ROGUE, "sibling": self.SIBLING}
+        recording.add(
+            "observation", "admission", 0, device="rogue", refusal=refusal, status=status, addresses=addresses
+        )
+        return recording
+
+    def _outcome(self, step, recording):
+        return _judge(step, recording, devices=self.DEVICES)
+
+    def test_each_passes_where_it_belongs(self):
+        assert self._outcome(self.REFUSED, self._attempt(refused=True)) is Outcome.PASS
+        assert self._outcome(self.ACCEPTED, self._attempt(refused=False)) is Outcome.PASS
+        assert self._outcome(self.ACCEPTED, self._attempt(refused=False, drivers={self.SIBLING: None})) is Outcome.PASS
+
+    def test_each_fails_where_the_other_came(self):
+        assert self._outcome(self.REFUSED, self._attempt(refused=False)) is Outcome.FAIL
+        assert self._outcome(self.ACCEPTED, self._attempt(refused=True)) is Outcome.FAIL
+
+    def test_a_refusal_because_of_others_than_those_named_fails(self):
+        other = {self.SIBLING: "vfio-pci", "0000:02:03.0": "e1000"}
+        more = {"0000:02:03.0": "e1000"}
+
+        assert self._outcome(self.REFUSED, self._attempt(refused=True, drivers=other)) is Outcome.FAIL
+        assert self._outcome(self.REFUSED, self._attempt(refused=True, drivers=more)) is Outcome.FAIL
+
+    @pytest.mark.parametrize("step", [REFUSED, ACCEPTED])
+    @pytest.mark.parametrize(("refused", "changes"), [
+        (True, {"viable": True}), (True, {"errno": 0}), (True, {"domain": "d"}),
+        (True, {"drivers": {"0000:02:02.0": "vfio-pci"}}),  # refused, although nobody is in the way
+        (False, {"viable": False}), (False, {"errno": 1}), (False, {"domain": None}),
+        (False, {"drivers": {"0000:02:02.0": "e1000"}}),  # accepted, although somebody is
+    ])  # fmt: skip
+    def test_contradictory_answers_prove_nothing(self, step, refused, changes):
+        assert self._outcome(step, self._attempt(refused=refused, **changes)) is Outcome.ERROR
+
+    def test_the_verdict_names_the_sibling_and_its_driver(self):
+        told = judgement(self.REFUSED, self._attempt(refused=True), devices=self.DEVICES)
+
+        assert judgement.findings[0].text == (
+            "VFIO refuses group 5 of 'rogue', because kernel drivers hold 'sibling' at 0000:02:02.0 (e1000)"
+        )
+
+    def test_what_was_not_recorded_is_an_error(self):
+        assert self._outcome(self.REFUSED, Recording()) is Outcome.ERROR
 
 
 class TestReplug:

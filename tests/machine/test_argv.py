@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.machine.argv import MAX_ROOT_PORTS, Channels, Ram, command_line
+from harness.machine.argv import MAX_ROOT_PORTS, Channels, Ram, command_line, ports
 from harness.machine.spec import IommuSpec, MachineSpec
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -144,6 +144,16 @@ def test_a_machine_without_a_line_of_its_own_listens_on_loopback_alone() -> None
     nets = [value for option, value in pairwise(by_hand) if option == "-netdev" and "id=mgmt" in value]
     assert nets == ["user,id=mgmt,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22"]
     assert not any("opt/vtd/channel" in part for part in by_hand)
+
+
+@pytest.mark.parametrize(("acs", "shown"), [(True, None), (False, True)])
+def test_root_ports_share_slots_as_functions_and_have_acs_only_where_asked_for(acs, shown) -> None:
+    spec = MachineSpec(image="x", root_ports=10, multifunction_ports=True, acs=acs)
+    root_ports = ports(spec)
+    assert [port["addr"] for port in root_ports][:3] == ["0x2.0x0", "0x2.0x1", "0x2.0x2"]
+    assert [port["addr"] for port in root_ports][7:] == ["0x2.0x7", "0x3.0x0", "0x3.0x1"]
+    assert {port.get("multifunction") for port in root_ports} == {True}
+    assert {port.get("disable-acs") for port in root_ports} == {shown}
 
 
 def test_ports_and_slots_are_taken_once() -> None:

@@ -13,7 +13,7 @@ from harness.witnesses.host_trace import (
     recorded_fault,
     remapped_message,
     trace_line,
-    translation_source,
+    translation,
 )
 
 LINE = "26022@1795336826.592933:vtd_dmar_fault sid 0x100 fault 5 addr 0x7bee000 write 1"
@@ -71,7 +71,19 @@ def test_a_fault_of_another_kind_is_never_folded_in(other):
 def test_a_translation_names_its_requester():
     line = trace_line("1@2.5:vtd_dmar_translate dev 02:1f.07 iova 0xfffff000 -> gpa 0x7bee000 mask 0xfff")
 
-    assert str(translation_source(line)) == "02:1f.7"
+    seen = translation(line)
+
+    assert (str(seen.source), seen.iova, seen.physical) == ("02:1f.7", 0xFFFFF000, 0x7BEE000)
+
+
+@pytest.mark.parametrize(
+    ("iova", "physical", "lifted"),
+    [(0xFFFFF000, 1 << 32, True), (0xFFFFF000, 0xFFFFF000, False), (1 << 32, 1 << 32, False)],
+)
+def test_only_what_an_address_below_4_gib_reaches_above_is_lifted(iova, physical, lifted):
+    line = trace_line(f"1@2.5:vtd_dmar_translate dev 01:00.00 iova {iova:#x} -> gpa {physical:#x} mask 0xfff")
+
+    assert translation(line).lifted is lifted
 
 
 def test_a_recorded_fault_names_requester_and_reason():
