@@ -89,7 +89,8 @@ def test_a_program_has_its_streams_files_and_data(ssh, tmp_path):
     script = (
         "import os,sys\n"
         "os.write(41, b'logged')\nprint('said', flush=True)\nos.write(43, b'\\x01\\x02')\n"
-        "sys.exit(7 if os.read(40, 9) == b'a word' and os.pread(42, 9, 0) == b'a key' and not os.write(40, b'!') - 1 else 1)"
+        "right = os.read(40, 9) == b'a word' and os.pread(42, 9, 0) == b'a key' and os.write(40, b'!') == 1\n"
+        "sys.exit(7 if right else 1)"
     )
     with keep(ssh, tmp_path, script) as kept:
         kept.streams["talk"].sendall(b"a word")
@@ -118,7 +119,7 @@ def test_a_program_is_ended_by_the_mildest_rung_that_works(ssh, tmp_path):
 def test_a_lost_connection_ends_the_program_with_all_its_children(ssh, tmp_path):
     script = "import os,signal\nif not os.fork(): os.write(41, b'%d' % os.getpid())\nsignal.pause()"
     with keep(ssh, tmp_path, script) as kept:
-        wait_for("the child to be told of", lambda: (tmp_path / "log").read_text(), Deadline.after(10.0))
+        wait_for("the child to be told of", (tmp_path / "log").read_text, Deadline.after(10.0))
         child = int((tmp_path / "log").read_text())
         ssh.channels[0].cut()
         assert ended(kept) == -signal.SIGKILL
