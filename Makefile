@@ -25,11 +25,11 @@ environment:
 run: setup ## run the scenarios; PROVE=1 runs each counter-proof too, JOBS=N so many at once, COLD=1 boots each machine
 	$(BIN)/harness run $(SCENARIOS) $(call flag,PROVE,--prove) $(call flag,COLD,--cold) $(if $(JOBS),-j $(JOBS)) $(if $(TAGS),-t '$(TAGS)') $(if $(K),-k '$(K)')
 
-test: setup ## everything CI runs: linters, unit and guest tests, all scenarios with their counter-proofs (JOBS=N at once)
+test: setup ## everything CI runs: linters, unit and guest tests, scenarios but long ones with their counter-proofs (JOBS=N at once)
 	@$(MAKE) --no-print-directory lint
 	@# The tests look at processes and ports, so they have the machine to themselves; the scenarios run either way.
 	$(BIN)/pytest tests; tests=$$?; \
-	    $(BIN)/pytest scenarios --prove -n $(or $(JOBS),auto); scenarios=$$?; \
+	    $(BIN)/pytest scenarios --prove -m 'not long' -n $(or $(JOBS),auto); scenarios=$$?; \
 	    [ $$tests = 0 ] && exit $$scenarios || exit $$tests
 
 check: environment ## linters, types, import layers and the tests that need no QEMU

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class EmptyImage:
     digest: str
     kernel: Path
     initrd: Path
+    disks: Mapping[str, Path] = field(default_factory=dict)
 
 
 @pytest.fixture(scope="session")

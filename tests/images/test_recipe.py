@@ -7,22 +7,31 @@ import pytest
 
 from harness.images.guest_image import AGENT
 from harness.images.lock import Package, read_lock, write_lock
-from harness.images.recipe import RECIPES, GuestRecipe, QemuRecipe, load_recipe, recipe_names, recipe_path
+from harness.images.recipe import (
+    RECIPES,
+    GuestRecipe,
+    PlatformRecipe,
+    QemuRecipe,
+    load_recipe,
+    recipe_names,
+    recipe_path,
+)
 from harness.images.store import ImageStore
 from harness.source.diagnostics import InputError
 
 
-def test_the_shipped_recipes_are_three_kernels_and_two_qemus():
+def test_the_shipped_recipes_are_three_kernels_two_qemus_and_a_platform():
     recipes = {name: load_recipe(recipe_path(name)) for name in recipe_names()}
     assert {name: type(recipe) for name, recipe in recipes.items()} == {
         "debian-12": GuestRecipe,
         "debian-13": GuestRecipe,
         "debian-13-backports": GuestRecipe,
+        "platform": PlatformRecipe,
         "qemu": QemuRecipe,
         "qemu-11": QemuRecipe,
     }
     assert {name for name, recipe in recipes.items() if getattr(recipe, "on_request", False)} == {"qemu-11"}
-    assert ImageStore().usual_names() == ("debian-12", "debian-13", "debian-13-backports", "qemu")
+    assert ImageStore().usual_names() == ("debian-12", "debian-13", "debian-13-backports", "platform", "qemu")
     assert recipes["debian-12"].suite == "bookworm"
     assert recipes["debian-13"].suite == "trixie"
     assert recipes["debian-13-backports"].suites == ("trixie", "trixie-backports")
@@ -50,7 +59,7 @@ def test_each_shipped_lock_holds_all_the_recipe_names(name):
     names = [package.name for package in locked]
     assert len(names) == len(set(names))
     assert {*recipe.packages, *recipe.unpack_only} <= set(names)
-    assert isinstance(recipe, QemuRecipe) or [kernel for kernel in names if kernel.startswith("linux-image-")]
+    assert not isinstance(recipe, GuestRecipe) or [kernel for kernel in names if kernel.startswith("linux-image-")]
 
 
 @pytest.mark.parametrize(

@@ -129,13 +129,13 @@ class TestDelivery:
 
 class TestRefusedAssignment:
     WORDS = "No interrupt remapping support"
-    STEP = {"assign": {"device": "nic", "refused": WORDS}}
+    STEP = {"assign": "nic", "expect": {"refused": {"words": WORDS}}}
     PERMISSION = {"errno": errno.EPERM, "reason": "set the container's IOMMU: Operation not permitted"}
 
     def _tried(self, *, refusal, said=WORDS, gsts=0):
         recording = Recording()
         recording.add("kmsg", "line", 0, text=f"vfio_iommu_type1_attach_group: {said}.")
-        recording.add("observation", "assignment", 0, refusal=refusal, gsts=gsts)
+        recording.add("observation", "assignment", 0, device="nic", refusal=refusal, gsts=gsts)
         return recording
 
     def test_a_refusal_that_is_explained_passes(self):

@@ -193,7 +193,7 @@ class TestAdmission:
     def test_the_verdict_names_the_sibling_and_its_driver(self):
         told = judgement(self.REFUSED, self._attempt(refused=True), devices=self.DEVICES)
 
-        assert judgement.findings[0].text == (
+        assert told.findings[0].text == (
             "VFIO refuses group 5 of 'rogue', because kernel drivers hold 'sibling' at 0000:02:02.0 (e1000)"
         )
 

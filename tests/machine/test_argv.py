@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from harness.machine.argv import MAX_ROOT_PORTS, Channels, Ram, command_line, ports
+from harness.machine.argv import MAX_DISKS, MAX_ROOT_PORTS, Channels, Ram, command_line, ports
 from harness.machine.spec import IommuSpec, MachineSpec
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -30,6 +31,7 @@ class Image:
     digest: str = "sha256:1"
     kernel: Path = Path("/cache/images/debian-13/kernel")
     initrd: Path = Path("/cache/images/debian-13/initrd")
+    disks: Mapping[str, Path] = field(default_factory=dict)
 
 
 CHANNELS = Channels.inherited(
@@ -61,6 +63,7 @@ MACHINES = {
         [{"aw-bits": 39}, {}],
         CHANNELS.wires,
     ),
+    "platform": (MachineSpec(image="debian-13", vcpus=2, disks=("platform", "more")), [{}], {}),
 }
 
 
@@ -75,7 +78,8 @@ def argv_of(name: str) -> list[str]:
         trace=CHANNELS.trace,
         wires=wires,
     )
-    return command_line(spec, iommus, channels, Image(), Qemu())
+    disks = {disk: Path(f"/cache/images/{disk}/disk, of it") for disk in spec.disks}
+    return command_line(spec, iommus, channels, replace(Image(), disks=disks), Qemu())
 
 
 @pytest.mark.parametrize("name", MACHINES)
@@ -156,9 +160,40 @@ def test_root_ports_share_slots_as_functions_and_have_acs_only_where_asked_for(a
     assert {port.get("disable-acs") for port in root_ports} == {shown}
 
 
+def test_a_disk_is_read_only_goes_around_the_iommu_and_is_found_by_its_name() -> None:
+    disks = [device for device in devices_of("platform") if device["driver"] == "virtio-blk-pci"]
+    assert [(disk["serial"], disk["drive"], disk["bus"]) for disk in disks] == [
+        ("platform", "disk0", "pcie.0"),
+        ("more", "disk1", "pcie.0"),
+    ]
+    assert not any("iommu_platform" in disk for disk in disks)
+    files = [json.loads(value) for option, value in pairwise(argv_of("platform")) if option == "-blockdev"]
+    assert [(file["node-name"], file["filename"], file["read-only"]) for file in files] == [
+        ("disk0", "/cache/images/platform/disk, of it", True),
+        ("disk1", "/cache/images/more/disk, of it", True),
+    ]
+
+
+def test_a_machine_is_given_no_disk_that_its_spec_does_not_name() -> None:
+    image = replace(Image(), disks={"platform": Path("/disk")})
+    assert command_line(MACHINES["plain"][0], [{}], CHANNELS, image, Qemu()) == command_line(
+        MACHINES["plain"][0], [{}], CHANNELS, Image(), Qemu()
+    )
+    with pytest.raises(KeyError, match="platform"):
+        command_line(MachineSpec(image="x", disks=("platform",)), [{}], CHANNELS, Image(), Qemu())
+
+
+def test_more_disks_than_slots_are_refused() -> None:
+    names = tuple(f"d{number}" for number in range(MAX_DISKS + 1))
+    with pytest.raises(ValueError, match="a machine has up to 8 disks, not 9"):
+        command_line(MachineSpec(image="x", disks=names), [{}], CHANNELS, Image(), Qemu())
+
+
 def test_ports_and_slots_are_taken_once() -> None:
-    spec = MachineSpec(image="x", root_ports=MAX_ROOT_PORTS, pci_bridges=4)
-    argv = command_line(spec, [{}], CHANNELS, Image(), Qemu())
+    names = tuple(f"d{number}" for number in range(MAX_DISKS))
+    spec = MachineSpec(image="x", root_ports=MAX_ROOT_PORTS, pci_bridges=4, disks=names)
+    image = replace(Image(), disks=dict.fromkeys(names, Path("/disk")))
+    argv = command_line(spec, [{}], CHANNELS, image, Qemu())
     devices = [json.loads(value) for option, value in pairwise(argv) if option == "-device"]
     ports = [device for device in devices if device["driver"] == "pcie-root-port"]
     assert len(ports) == MAX_ROOT_PORTS + 4

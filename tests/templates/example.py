@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ class Image:
     digest: str = "sha256:1"
     kernel: Path = Path("/cache/images/debian-13/kernel")
     initrd: Path = Path("/cache/images/debian-13/initrd")
+    disks: Mapping[str, Path] = field(default_factory=dict)
 
 
 OFFERED = {

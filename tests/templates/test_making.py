@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from harness.machine.spec import IommuSpec
@@ -40,6 +42,15 @@ def test_another_machine_has_another_key(name) -> None:
 def test_no_two_of_them_have_the_same_key() -> None:
     keys = {ingredients(**change).key() for name, change in CHANGES.items() if name != "image"}
     assert len(keys) == len(CHANGES) - 1
+
+
+def test_a_disk_counts_by_its_name_and_the_digest_and_not_by_where_it_lies() -> None:
+    def key(path: str, **image: str) -> str:
+        return ingredients(image=Image(disks={"platform": Path(path)}, **image), disks=("platform",)).key()
+
+    assert key("/one/cache/disk") == key("/another/disk")
+    assert key("/one/cache/disk", digest="sha256:2") != key("/one/cache/disk")
+    assert key("/one/cache/disk") != ingredients().key()
 
 
 def test_wires_do_not_matter_since_their_nics_are_plugged_in_later() -> None:
