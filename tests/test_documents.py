@@ -33,7 +33,7 @@ def test_the_scenarios_of_the_readme_are_valid(tmp_path):
         path.write_text(text, encoding="utf-8")
         loaded += [variant.id for variant in load(path)]
 
-    assert loaded == ["unmapped-write", "my-first-fault"]
+    assert loaded == ["unmapped-write", "my-first-fault", "my-first-assignment"]
 
 
 def test_every_make_target_of_the_readme_is_in_make_help():
