@@ -86,7 +86,7 @@ def _wrong_steps(variant: Variant) -> Iterator[Diagnostic]:
     books = _Books()
     for index, step in enumerate(variant.scenario.steps):
         here = ("steps", index, step.keyword)
-        for text in (*_unmet(step, devices, books.domains), *_unmet_in_guests(step, books)):
+        for text in (*_unmet(step, devices, books.domains), *_unmet_in_guests(step, devices, books)):
             yield variant.diagnostic(here, text)
         for dma in step.dmas():
             yield from _wrong_dma(variant, here, dma, devices.get(dma.device), books)
@@ -178,7 +178,7 @@ def _unmet(step: Step, devices: Mapping[str, Device], assigned: Mapping[str, str
             yield f"'{name}' is there from the start; declare it with plugged: false"
 
 
-def _unmet_in_guests(step: Step, books: _Books) -> Iterator[str]:
+def _unmet_in_guests(step: Step, devices: Mapping[str, Device], books: _Books) -> Iterator[str]:
     for guest in step.starts_guests():
         if guest in books.running:
             yield f"guest '{guest}' runs already"
@@ -190,12 +190,16 @@ def _unmet_in_guests(step: Step, books: _Books) -> Iterator[str]:
             yield f"guest '{books.holders[device]}' has '{device}' already"
         elif device in books.domains:
             yield f"'{device}' is assigned by then; put a 'release' before"
+        elif device in devices and devices[device].kernel_driver is None:
+            yield f"'{device}' ({devices[device].model_word}) has no driver in a guest's kernel, so none could drive it"
     handed = dict(step.needs_handed())
     for device, guest in handed.items():
         if books.holders.get(device) != guest:
             yield f"guest '{guest}' was not handed '{device}' by then; put it into 'assigns' of its 'start'"
-    for device, domain in step.assignments():
-        if domain is not None and device in books.holders and device not in handed:
+    by_platform = [device for device, _ in step.assignments()]
+    by_platform += [mapping.device for mapping in step.mappings()] + [device for device, _ in step.unmappings()]
+    for device in by_platform:
+        if device in books.holders and device not in handed:
             yield f"guest '{books.holders[device]}' has '{device}' by then"
 
 

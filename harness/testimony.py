@@ -73,15 +73,20 @@ def _of(entries: Sequence[Entry], source: str, kind: str) -> list[Entry]:
 def _nested(entries: Sequence[Entry]) -> list[str]:
     """Tell what is wrong with the logs of nested guests, which are held to the same as that of the guest around them.
 
-    Each marker must stand in its guest's log, which has no gaps, and no kernel may have panicked.
+    Each marker must stand in its guest's log, which was read, is that of a guest which answered, and has no gaps; no
+    kernel may have panicked.
     """
     problems: list[str] = []
-    for source in sorted({entry.source for entry in entries if entry.source.endswith("/kmsg")}):
+    ready = [entry for entry in entries if entry.source.endswith("/process") and entry.kind == "ready"]
+    logs = {entry.source for entry in entries if entry.source.endswith("/kmsg")}
+    for source in sorted(logs | {entry.source.removesuffix("process") + "kmsg" for entry in ready}):
         guest = source.removesuffix("/kmsg")
         lives = [
             place for place, entry in enumerate(entries) if (entry.source, entry.kind) == (f"{guest}/process", "ready")
         ]
-        for begin, end in zip(lives, [*lives[1:], len(entries)], strict=True):
+        if not lives:
+            problems.append(f"nested guest '{guest}': its log was read, but it never answered")
+        for begin, end in zip([0, *lives[1:]], [*lives[1:], len(entries)], strict=True):
             life = entries[begin:end]
             own = [replace(entry, source="kmsg") for entry in life if entry.source == source]
             told = [*_log_gaps([entry for entry in own if entry.kind != "mark"]), *_panics(own)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated
 
 from pydantic import Field
@@ -78,8 +79,10 @@ class Compare(Step, keyword="compare"):
         body = self.compare
         measured = [entry.data for entry in evidence.observations("measured")]
         exchanges = evidence.observations("traffic")
-        wanted = body.rounds * len(body.nics)
-        if len(measured) != wanted or len(exchanges) != wanted + len(body.nics):
+        rounds = Counter(data["nic"] for data in measured if data["round_trips_s"])
+        wanted = Counter(dict.fromkeys(body.nics, body.rounds))
+        also_warm = Counter(dict.fromkeys(body.nics, body.rounds + 1))
+        if rounds != wanted or Counter(entry.data["device"] for entry in exchanges) != also_warm:
             return single(Outcome.ERROR, "the comparison did not come to its end", evidence.index)
         findings = [judge_exchange(evidence, entry.data, entry.ref) for entry in exchanges]
         others = nobody_faulted(evidence)
@@ -93,7 +96,3 @@ class Compare(Step, keyword="compare"):
             )
             charts.append(Chart(step=evidence.index, title=title, unit=unit, better=better, bars=bars))
         return Judgement(findings=tuple(findings), witnesses=(others,), charts=tuple(charts))
-
-
-def _bar(label: str, value: float, samples: tuple[float, ...]) -> Bar:
-    return Bar(label=label, value=value, samples=samples)

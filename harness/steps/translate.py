@@ -18,6 +18,9 @@ from harness.session import Session, fresh_bytes
 from harness.verdict import Finding, Outcome, Witness, WitnessVerdict
 from harness.vtd.faults import Access
 
+#: The walks that each page takes.
+_ACCESSES = {Access.READ.value, Access.WRITE.value}
+
 
 class TranslateBody(Section):
     """Which device, of which guest, and how much."""
@@ -84,9 +87,14 @@ class Translate(Step, keyword="translate"):
         """Compare the walk with the platform's kernel and with the bytes."""
         pages = evidence.observations("translated")
         beyond = evidence.observation("beyond")
-        if len(pages) != self.translate.pages or beyond is None:
+        complete = all(set(entry.data["ends"]) == _ACCESSES for entry in pages)
+        if len(pages) != self.translate.pages or beyond is None or not complete:
             return single(Outcome.ERROR, "the walks did not come to their end", evidence.index)
-        problems = [problem for entry in pages for problem in _wrong(evidence, entry.data)]
+        for entry in pages:
+            if _unread(evidence, entry.data):
+                text = f"what stands at {entry.data['host_physical']:#x} was not read from outside"
+                return single(Outcome.ERROR, text, evidence.index, entry.ref)
+        problems = [problem for entry in pages for problem in _wrong(entry.data)]
         if all(entry.data["guest_physical"] == entry.data["host_physical"] for entry in pages):
             problems.append("every page lies at the guest's own address: nothing was translated")
         if beyond.data["end"] is not None or not beyond.data["reason"]:
@@ -111,7 +119,14 @@ class Translate(Step, keyword="translate"):
         return Judgement(findings=tuple(findings), witnesses=(walked, others))
 
 
-def _wrong(evidence: StepEvidence, data: dict[str, Any]) -> Iterable[str]:
+def _unread(evidence: StepEvidence, data: dict[str, Any]) -> bool:
+    """Whether a walk leads to the page, but the bytes there are not among those that were read from outside."""
+    outside = data["host_physical"]
+    read = {e.data["sha256"] for e in evidence.entries if e.source == "memory" and e.data["gpa"] == outside}
+    return bool(data["ends"][Access.WRITE.value] == outside and data["stands"] not in read)
+
+
+def _wrong(data: dict[str, Any]) -> Iterable[str]:
     """Tell what is wrong with the walk to one page."""
     inside, outside = data["guest_physical"], data["host_physical"]
     for access, end in data["ends"].items():
@@ -119,10 +134,7 @@ def _wrong(evidence: StepEvidence, data: dict[str, Any]) -> Iterable[str]:
             yield f"a {access} of {inside:#x} is refused"
         elif end != outside:
             yield f"a {access} of {inside:#x} leads to {end:#x}; the platform's kernel has the page at {outside:#x}"
-    read = [e for e in evidence.entries if e.source == "memory" and e.data["gpa"] == outside]
-    if data["stands"] is None or data["stands"] not in {entry.data["sha256"] for entry in read}:
-        yield f"what stands at {outside:#x} was not read from outside"
-    elif data["stands"] != data["written"]:
+    if data["stands"] != data["written"]:
         yield f"other bytes than the guest wrote stand at {outside:#x}"
 
 
