@@ -75,3 +75,56 @@ def test_bytes_across_scattered_pages_have_no_one_address():
 def test_beyond_the_end_is_refused():
     with pytest.raises(HarnessError, match="bytes; asked"):
         _book().aim("d", "victim", 0xFF0, 64)
+
+
+def _nested_book(*, translated=True):
+    """A page of a nested guest: the guest has it at 0x3000, the platform at 0x4000."""
+    book = _book(translated=translated)
+    book.mapped("alice", "victim", 0x3000, 0x1000, private=True)
+    return book
+
+
+def test_a_guests_own_device_is_given_the_guests_address():
+    aimed = _nested_book().aim("alice", "victim", 0x10, 16)
+
+    assert (aimed.address, aimed.physical) == (0x3010, 0x4010)
+
+
+@pytest.mark.parametrize("domain", ["bob", "d", None])
+def test_a_strangers_device_is_given_the_platforms_address(domain):
+    aimed = _nested_book().aim(domain, "victim", 0x10, 16)
+
+    assert (aimed.address, aimed.physical) == (0x4010, 0x4010)
+
+
+def test_a_stranger_is_given_what_another_domain_maps_for_the_same_page():
+    book = _nested_book()
+    book.mapped("d", "victim", 0x100000, 0x1000)
+
+    assert book.aim("bob", "victim", 0, 16).address == 0x100000
+    assert book.aim("alice", "victim", 0, 16).address == 0x3000
+
+
+def test_without_translation_everybody_is_given_the_platforms_address():
+    book = _nested_book(translated=False)
+
+    assert {book.aim(domain, "victim", 0, 16).address for domain in ("alice", "bob", None)} == {0x4000}
+
+
+def test_a_number_is_the_guests_address_to_its_own_device_alone():
+    book = _nested_book()
+
+    assert book.aim_at("alice", 0x3010, 16).physical == 0x4010
+    with pytest.raises(HarnessError, match="nothing was ever mapped at 0x3010"):
+        book.aim_at("bob", 0x3010, 16)
+
+
+def test_the_end_of_a_guest_ends_its_mappings_and_nobody_elses():
+    book = _nested_book()
+    book.mapped("d", "own", 0x100000, 0x2000)
+    book.unmapped("alice")
+
+    with pytest.raises(HarnessError, match="does not map"):
+        book.live_range("alice", "victim")
+    assert book.live_range("d", "own").iova == 0x100000
+    assert book.aim("bob", "victim", 0, 16).address == 0x4000

@@ -105,3 +105,33 @@ def test_memory_of_no_file_of_its_own_is_not_written() -> None:
     with pytest.raises(InfraError, match=r"cannot be written from outside \(at 0x1000\)") as caught:
         GuestMemory(None, -1, size=512 * MIB).write(0x1000, b"x")
     assert caught.value.hint == "start the machine with own_memory"
+
+
+class FarQemu:
+    """The monitor of a QEMU on another host, and its file there."""
+
+    def __init__(self, delivers: bytes) -> None:
+        self.delivers = delivers
+        self.asked: list[object] = []
+
+    def execute(self, command: str, **arguments: object) -> None:
+        self.asked.append((command, arguments["val"], arguments["size"], arguments["filename"]))
+
+    def fetch(self, size: int) -> bytes:
+        self.asked.append(size)
+        return self.delivers[:size]
+
+
+def test_memory_of_a_qemu_elsewhere_is_fetched_from_its_file_there() -> None:
+    far = FarQemu(b"sixteen bytes .. and more")
+    memory = GuestMemory(far, 46, size=512 * MIB, fetch=far.fetch)
+    assert memory.read(0x1000, 16) == b"sixteen bytes .."
+    assert far.asked == [("pmemsave", 0x1000, 16, "/proc/self/fd/46"), 16]
+    assert memory.holds(512 * MIB - 16, 16)
+    assert not memory.holds(512 * MIB - 15, 16)
+
+
+def test_fewer_bytes_than_were_asked_for_are_an_error() -> None:
+    far = FarQemu(b"sixteen bytes ..")
+    with pytest.raises(MonitorError, match="pmemsave of 17 bytes at 0x1000 delivered 16"):
+        GuestMemory(far, 46, fetch=far.fetch).read(0x1000, 17)

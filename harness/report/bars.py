@@ -71,4 +71,4 @@ def ratios(chart: Mapping[str, Any]) -> str:
 
 def _brief(value: float) -> str:
     """Three digits at most, and none behind the point of a large number."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
