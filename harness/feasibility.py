@@ -11,6 +11,7 @@ from harness.machine.properties import QemuFacts, resolve
 from harness.machine.spec import IommuSpec
 from harness.scenario.device import Device
 from harness.scenario.load import Variant
+from harness.scenario.model import Scenario
 from harness.scenario.step import IssuedDma, Mapped, Step
 from harness.session import STAGING_BASE, STAGING_END
 from harness.source.diagnostics import Diagnostic, did_you_mean
@@ -86,7 +87,13 @@ def _wrong_steps(variant: Variant) -> Iterator[Diagnostic]:
     books = _Books()
     for index, step in enumerate(variant.scenario.steps):
         here = ("steps", index, step.keyword)
-        for text in (*_unmet(step, devices, books.domains), *_unmet_in_guests(step, devices, books)):
+        unmet = (
+            *_unmet(step, devices, books.domains),
+            *_unmet_in_guests(step, books),
+            *_wrong_handovers(step, devices, books),
+            *_without_nics(step, variant.scenario, books),
+        )
+        for text in unmet:
             yield variant.diagnostic(here, text)
         for dma in step.dmas():
             yield from _wrong_dma(variant, here, dma, devices.get(dma.device), books)
@@ -178,20 +185,13 @@ def _unmet(step: Step, devices: Mapping[str, Device], assigned: Mapping[str, str
             yield f"'{name}' is there from the start; declare it with plugged: false"
 
 
-def _unmet_in_guests(step: Step, devices: Mapping[str, Device], books: _Books) -> Iterator[str]:
+def _unmet_in_guests(step: Step, books: _Books) -> Iterator[str]:
     for guest in step.starts_guests():
         if guest in books.running:
             yield f"guest '{guest}' runs already"
     for guest in step.needs_guests():
         if guest not in books.running:
             yield f"guest '{guest}' does not run by then; put a 'start' before"
-    for device, _ in step.handovers():
-        if device in books.holders:
-            yield f"guest '{books.holders[device]}' has '{device}' already"
-        elif device in books.domains:
-            yield f"'{device}' is assigned by then; put a 'release' before"
-        elif device in devices and devices[device].kernel_driver is None:
-            yield f"'{device}' ({devices[device].model_word}) has no driver in a guest's kernel, so none could drive it"
     handed = dict(step.needs_handed())
     for device, guest in handed.items():
         if books.holders.get(device) != guest:
@@ -201,6 +201,33 @@ def _unmet_in_guests(step: Step, devices: Mapping[str, Device], books: _Books) -
     for device in by_platform:
         if device in books.holders and device not in handed:
             yield f"guest '{books.holders[device]}' has '{device}' by then"
+
+
+def _wrong_handovers(step: Step, devices: Mapping[str, Device], books: _Books) -> Iterator[str]:
+    handovers = [device for device, _ in step.handovers()]
+    for device in dict.fromkeys(handovers):
+        if handovers.count(device) > 1:
+            yield f"'{device}' is handed over twice"
+        elif device in books.holders:
+            yield f"guest '{books.holders[device]}' has '{device}' already"
+        elif device in books.domains:
+            yield f"'{device}' is assigned by then; put a 'release' before"
+        elif device in devices and devices[device].kernel_driver is None:
+            yield f"'{device}' ({devices[device].model_word}) has no driver in a guest's kernel, so none could drive it"
+
+
+def _without_nics(step: Step, scenario: Scenario, books: _Books) -> Iterator[str]:
+    for name, guest in step.needs_nics():
+        device = scenario.devices.get(name)
+        if device is None:
+            if guest in scenario.guests and name not in scenario.guests[guest].nics:
+                yield f"'{name}' is no NIC of guest '{guest}'"
+        elif not device.wired:
+            yield f"'{name}' ({device.model_word}) is no NIC"
+        elif books.holders.get(name) != guest:
+            yield f"guest '{guest}' was not handed '{name}' by then; put it into 'assigns' of its 'start'"
+        elif name in books.domains:
+            yield f"user space of guest '{guest}' drives '{name}' by then"
 
 
 def _wrong_dma(

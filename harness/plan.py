@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from harness.equipment import HostFacts
 from harness.errors import HarnessError
 from harness.feasibility import infeasible
 from harness.machine import migration
+from harness.machine.argv import MAX_ROOT_PORTS
 from harness.machine.properties import resolve
 from harness.machine.spec import PLATFORM_DISK, Accelerator, IommuSpec, MachineSpec
 from harness.nested.nic import GivenNic
@@ -280,7 +282,11 @@ def _machine(scenario: Scenario, devices: Sequence[PlannedDevice], accelerator: 
 
 
 def _planned_guests(scenario: Scenario) -> Iterable[PlannedGuest]:
-    """Each has a root port for every device that it could be handed, and no remapping unit of its own."""
+    """Each has a root port for every device that it could be handed, and no remapping unit of its own.
+
+    No two NICs have the same address, whosever they are: they may share a bridge.
+    """
+    addresses = count(1)
     for name, guest in scenario.guests.items():
         spec = MachineSpec(
             image=guest.image,
@@ -289,12 +295,12 @@ def _planned_guests(scenario: Scenario) -> Iterable[PlannedGuest]:
             cpu="host",
             accelerator="kvm",
             iommus=(),
-            root_ports=max(1, len(scenario.devices) + len(guest.nics)),
+            root_ports=min(MAX_ROOT_PORTS, max(1, len(scenario.devices) + len(guest.nics))),
             wires=tuple(guest.nics),
         )
         nics = tuple(
-            GivenNic(name=nic, model=given.model, via=given.via, mac=f"52:54:00:76:75:{number:02x}")
-            for number, (nic, given) in enumerate(guest.nics.items(), start=1)
+            GivenNic(name=nic, model=given.model, via=given.via, mac=f"52:54:00:76:75:{next(addresses):02x}")
+            for nic, given in guest.nics.items()
         )
         yield PlannedGuest(name=name, machine=spec, nics=nics)
 

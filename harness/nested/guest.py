@@ -6,6 +6,7 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from itertools import count
 from typing import Any
 
 from harness.errors import InfraError
@@ -44,6 +45,7 @@ class NestedGuest:
         self.journal = journal
         self.devices: dict[str, str] = {}
         self.uplinks: dict[str, tuple[str, str]] = {}
+        self._ports: dict[str, int] = {}
         self._stack = stack
 
     @classmethod
@@ -110,11 +112,13 @@ class NestedGuest:
 
     def _plug(self, qdev: Mapping[str, Any]) -> dict[str, Any]:
         name, machine = str(qdev["id"]), self.guest.machine
+        taken = {port for device, port in self._ports.items() if device in self.devices}
+        port = next(number for number in count() if number not in taken)
         with machine.explaining():
-            machine.monitor.execute_raw("device_add", {**qdev, "bus": f"rp{len(self.devices)}"}, timeout_s=_HANDED_S)
+            machine.monitor.execute_raw("device_add", {**qdev, "bus": f"rp{port}"}, timeout_s=_HANDED_S)
         mine = self.guest.pci_address(name)
         facts = self.call("pci_wait", bdf=mine, timeout_s=_SEEN_S, within_s=_SEEN_S + 5)
-        self.devices[name] = mine
+        self.devices[name], self._ports[name] = mine, port
         return facts
 
     def host_physical(self, address: int) -> int:

@@ -290,6 +290,7 @@ class Scenario(Section):
         if "memory" in self.machine.model_fields_set and self.machine.memory < needed:
             text = f"its guests need {needed >> 20}MiB; found {{written}}"
             raise complaint(text, value=self.machine.memory, at=("machine", "memory"))
+        owners: dict[str, str] = {}
         for name, guest in self.guests.items():
             if name in self.devices:
                 text = "{written} is already the name of a device"
@@ -298,6 +299,10 @@ class Scenario(Section):
                 at = ("guests", name, "nics", nic)
                 if nic in self.devices or nic in self.guests:
                     raise complaint("{written} is already the name of a device or guest", value=nic, at=at, on_key=True)
+                if nic in owners:
+                    text = f"{{written}} is already the name of a NIC of guest '{owners[nic]}'"
+                    raise complaint(text, value=nic, at=at, on_key=True)
+                owners[nic] = name
                 if given.via not in self.devices or not self.devices[given.via].wired:
                     text = "{written} is no NIC among the devices"
                     raise complaint(text, value=given.via, at=(*at, "via"), word=given.via, choices=self.devices)

@@ -202,6 +202,10 @@ class Step(Section):
         """Give the devices that nested guests must have for it, each with its guest."""
         return ()
 
+    def needs_nics(self) -> Sequence[tuple[str, str]]:
+        """Give the NICs that nested guests must have for it, handed or given, each with its guest."""
+        return ()
+
     def needs_kernel_driver(self) -> Iterable[str]:
         """Give the devices that must be NICs under their kernel driver for it."""
         return ()

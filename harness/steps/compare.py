@@ -62,6 +62,10 @@ class Compare(Step, keyword="compare"):
         """Only a guest that runs moves frames."""
         return (self.compare.guest,)
 
+    def needs_nics(self) -> list[tuple[str, str]]:
+        """The guest has them, under its own drivers."""
+        return [(name, self.compare.guest) for name in self.compare.nics]
+
     def run(self, session: Session) -> None:
         """Measure each NIC in each round, after one that does not count: code that never ran is translated first."""
         if session.raw:
