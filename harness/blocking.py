@@ -146,7 +146,7 @@ def announced(evidence: StepEvidence, attempt: Attempt) -> Witness:
         entry
         for entry in evidence.announcements()
         if SourceId.parse(str(entry.data["bdf"])) == attempt.function
-        and entry.data.get("device", attempt.device) == attempt.device  # two nested guests have devices at one address
+        and entry.data.get("device") == attempt.device  # two nested guests have devices at one address
         and entry.data["address"] == attempt.address
         and entry.data["length"] >= attempt.length  # a receive descriptor has room for more than one frame
         and entry.data["direction"] == direction

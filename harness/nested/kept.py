@@ -140,7 +140,9 @@ class KeptProcess:
         self._signal(signal.SIGKILL)
 
     def scratch(self, size: int) -> bytes:
-        """Fetch the first `size` bytes of the scratch file."""
+        """Fetch the first `size` bytes of the scratch file; SshError once the program has ended, and it with it."""
+        if self._status is not None:
+            raise self._ended_without("scratch")
         self._request({"scratch": size})
         return bytes.fromhex(self._answer("scratch", _ANSWER_S)["scratch"])
 
@@ -194,6 +196,8 @@ class KeptProcess:
                 return self._answers.get(timeout=0.02)
             if self._lost is not None:
                 raise self._lost
+            if not self._pumps[0].is_alive() and self._answers.empty():
+                raise self._ended_without(key)
             return None
 
         answer = wait_for(f"the keeper's '{key}'", next_one, deadline, every_s=0)
@@ -206,6 +210,9 @@ class KeptProcess:
                 stderr=self._channel.stderr_text(),
             )
         return answer
+
+    def _ended_without(self, key: str) -> SshError:
+        return SshError(f"the program on the other host ended with {self._status}; no '{key}' can be had of it")
 
     def _receive(self) -> None:
         """Take frames apart until the keeper's output ends."""

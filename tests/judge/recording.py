@@ -164,8 +164,9 @@ def _dma(recording: Recording, step: int, *, address: int, target: str, moved: b
     blocked = not moved
     recording.begin(step)
     recording.add(
-        "agent", "dma", step, bdf="0000:01:00.0", direction="to-memory", address=address, length=64, purpose="attack"
-    )
+        "agent", "dma", step, device="rogue", bdf="0000:01:00.0", direction="to-memory", address=address, length=64,
+        purpose="attack",
+    )  # fmt: skip
     recording.bytes_at(step, BEFORE, label="before")
     recording.bytes_at(step, PAYLOAD if moved else BEFORE, label="after")
     recording.add(

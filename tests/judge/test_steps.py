@@ -297,7 +297,8 @@ class TestStorm:
             if number < announced:
                 recording.add(
                     "agent", "dma", 0,
-                    bdf="0000:01:00.0", direction="to-memory", address=0x5000, length=1024, purpose="attack",
+                    device="nic", bdf="0000:01:00.0", direction="to-memory", address=0x5000, length=1024,
+                    purpose="attack",
                 )  # fmt: skip
             recording.bytes_at(0, BEFORE, label="before")
             recording.bytes_at(0, after, label="after")
@@ -340,8 +341,9 @@ class TestRead:
         recording = Recording()
         recording.bytes_at(0, self.SECRET, label="secret as it stands")
         recording.add(
-            "agent", "dma", 0, bdf="0000:01:00.0", direction="from-memory", address=0x5000, length=64, purpose="attack"
-        )
+            "agent", "dma", 0, device="nic", bdf="0000:01:00.0", direction="from-memory", address=0x5000, length=64,
+            purpose="attack",
+        )  # fmt: skip
         if seen == "memory":
             recording.bytes_at(0, out or b"", label="what nic holds")
         elif seen:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import LaunchError
+from harness.errors import LaunchError, SshError
 from harness.nested.kept import Job, KeptProcess
 from harness.process import StopRung
 from harness.waiting import Deadline, wait_for
@@ -25,8 +25,11 @@ class PipeChannel:
         )
 
     def send(self, data, deadline, abort=()):  # noqa: ARG002 - the shape of a channel
-        self.process.stdin.write(data)
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(data)
+            self.process.stdin.flush()
+        except OSError as error:
+            raise SshError(f"no input is taken any more: {error}") from error
 
     def read(self, deadline, abort=()):  # noqa: ARG002
         return os.read(self.process.stdout.fileno(), 65536)
@@ -90,13 +93,14 @@ def test_a_program_has_its_streams_files_and_data(ssh, tmp_path):
         "import os,sys\n"
         "os.write(41, b'logged')\nprint('said', flush=True)\nos.write(43, b'\\x01\\x02')\n"
         "right = os.read(40, 9) == b'a word' and os.pread(42, 9, 0) == b'a key'\n"
-        "os.write(40, b'!')\nsys.exit(7 if right else 1)"
+        "os.write(40, b'!')\nos.read(40, 9)\nsys.exit(7 if right else 1)"
     )
     with keep(ssh, tmp_path, script) as kept:
         kept.streams["talk"].sendall(b"a word")
         kept.streams["talk"].settimeout(10)
         assert kept.streams["talk"].recv(10) == b"!"
         assert kept.scratch(2) == b"\x01\x02"
+        kept.streams["talk"].sendall(b"enough")
         assert ended(kept) == 7
         assert (tmp_path / "log").read_text() == "logged"
         assert kept.stderr_text() == "said\n"
@@ -125,3 +129,10 @@ def test_a_lost_connection_ends_the_program_with_all_its_children(ssh, tmp_path)
         assert ended(kept) == -signal.SIGKILL
         wait_for("the child to end", lambda: not Path(f"/proc/{child}/stat").exists(), Deadline.after(10.0))
         assert not Path(f"/proc/{kept.pid}").exists()
+
+
+def test_nothing_can_be_asked_of_a_program_that_has_ended(ssh, tmp_path):
+    with keep(ssh, tmp_path, "") as kept:
+        assert ended(kept) == 0
+        with pytest.raises(SshError, match="ended with 0; no 'scratch'"):
+            kept.scratch(2)
