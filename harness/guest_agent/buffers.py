@@ -86,6 +86,31 @@ class Buffer:
             return decode_pagemap(file.read(self.size // PAGE * _PAGEMAP_ENTRY))
 
 
+class ReservedMemory(Buffer):
+    """Memory at a chosen guest-physical address that the kernel was told to leave alone (`memmap=SIZE$ADDRESS`).
+
+    What stands there outlives a reboot. The kernel lets /dev/mem show it because it is no RAM of its own
+    (devmem_is_allowed in arch/x86/mm/init.c), and VFIO pins it because its pages are reserved (is_invalid_reserved_pfn
+    in drivers/vfio/vfio_iommu_type1.c).
+    """
+
+    def __init__(self, name: str, address: int, size: int) -> None:
+        self.name = name
+        self.size = size
+        self._pages = [address + offset for offset in range(0, size, PAGE)]
+        with attempting(f"map {size} bytes of memory at {address:#x}"):
+            descriptor = os.open("/dev/mem", os.O_RDWR | os.O_CLOEXEC)
+            try:
+                self._memory = mmap.mmap(descriptor, size, offset=address)
+            finally:
+                os.close(descriptor)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+
+    def pages(self) -> list[int]:
+        """Guest-physical address of each page; they cannot move."""
+        return list(self._pages)
+
+
 class Mailbox:
     """One page of a buffer that a device uses for staging: what it copies from and to, or its rings.
 
@@ -148,6 +173,7 @@ class BufferTable:
         """Operations by name."""
         return {
             "buffer_create": self.buffer_create,
+            "buffer_reserved": self.buffer_reserved,
             "buffer_fill": self.buffer_fill,
             "buffer_read": self.buffer_read,
             "buffer_pages": self.buffer_pages,
@@ -176,6 +202,19 @@ class BufferTable:
             write_text(_COMPACT_UNEVICTABLE, "0")
         buffer = _placed(name, size, above)
         buffer.write(0, (pattern * -(-size // len(pattern)))[:size])
+        self._buffers[name] = buffer
+        return {"pages": buffer.pages()}
+
+    def buffer_reserved(self, *, name: str, address: int, size: int) -> dict[str, Any]:
+        """Make a buffer of the memory at the guest-physical `address`, of which the kernel takes none (`memmap=`).
+
+        It holds what stands there.
+        """
+        if name in self._buffers:
+            raise Refused(f"there is a buffer {name!r} already")
+        if size <= 0 or size % PAGE or address % PAGE or size > _LIMIT:
+            raise Refused(f"size and address must be multiples of {PAGE}, the size up to {_LIMIT}")
+        buffer = ReservedMemory(name, address, size)
         self._buffers[name] = buffer
         return {"pages": buffer.pages()}
 

@@ -52,7 +52,9 @@ class DeviceTable:
             "device_write": self.device_write,
             "device_read": self.device_read,
             "device_store": self.device_store,
+            "device_start_write": self.device_start_write,
             "device_arm_receive": self.device_arm_receive,
+            "device_arm_ring": self.device_arm_ring,
             "device_received": self.device_received,
             "device_msi_enable": self.device_msi_enable,
             "device_msi_raise": self.device_msi_raise,
@@ -132,6 +134,21 @@ class DeviceTable:
     def device_arm_receive(self, *, device: str, address: int, purpose: str = "attack") -> dict[str, Any]:
         """Let a NIC write the next frame from its wire to bus address `address`."""
         return self._nic(device).arm_receive(address, purpose=_checked(purpose))
+
+    def device_start_write(self, *, device: str, address: int, length: int, purpose: str = "attack") -> dict[str, Any]:
+        """Begin one DMA from edu's memory to bus address `address`, and do not wait for its end."""
+        return self._edu(device).start_write(address, length, purpose=_checked(purpose))
+
+    def device_arm_ring(
+        self, *, device: str, address: int, buffer: str, iova: int, count: int, offset: int = 0, purpose: str = "attack"
+    ) -> dict[str, Any]:
+        """Let a NIC write each of the next `count` frames from its wire to bus address `address`.
+
+        Its descriptors lie at `offset` of a buffer that it reaches under `iova`. `count` is one less than a multiple of
+        eight.
+        """
+        ring = self._buffers.find(buffer)
+        return self._nic(device).arm_ring(address, ring, offset, iova, count, purpose=_checked(purpose))
 
     def device_received(self, *, device: str, timeout_s: float = 0) -> dict[str, Any]:
         """Whether a frame has used the armed descriptor; the device says so even if memory refused the frame."""

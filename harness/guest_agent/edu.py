@@ -67,6 +67,11 @@ class Edu:
         inside = _inside(device_offset, length)
         return self._transfer(inside, address, length, TO_MEMORY, purpose)
 
+    def start_write(self, address: int, length: int, *, purpose: str) -> dict[str, Any]:
+        """Begin one DMA from the device's memory to `address`, and leave it running."""
+        announced = self._begin(MEMORY_AT, address, length, TO_MEMORY, purpose)
+        return {"dma": announced["dma"], "registers": self._registers()}
+
     def read(self, address: int, length: int, *, device_offset: int, purpose: str) -> dict[str, Any]:
         """One DMA from bus address `address` to the device's memory."""
         inside = _inside(device_offset, length)
@@ -81,7 +86,7 @@ class Edu:
         """Wait until no transfer runs."""
         self._await_idle()
 
-    def _transfer(self, source: int, destination: int, count: int, direction: str, purpose: str) -> dict[str, Any]:
+    def _begin(self, source: int, destination: int, count: int, direction: str, purpose: str) -> dict[str, Any]:
         self._function.write64(_SOURCE, source)
         self._function.write64(_DESTINATION, destination)
         self._function.write64(_COUNT, count)
@@ -95,6 +100,10 @@ class Edu:
             doorbell={"register": _COMMAND, "value": command},
         )
         self._function.write64(_COMMAND, command)
+        return announced
+
+    def _transfer(self, source: int, destination: int, count: int, direction: str, purpose: str) -> dict[str, Any]:
+        announced = self._begin(source, destination, count, direction, purpose)
         idle = poll(self._idle, _TRANSFER_S)
         status = "ended" if idle else "running"
         registers = self._registers()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from buffers import Mailbox
+from buffers import Buffer, Mailbox
 from dma import FROM_MEMORY, TO_MEMORY, Announcer
 from function import Function
 from protocol import Refused
@@ -147,6 +147,34 @@ class Nic:
         self._function.write32(self._model.receive + _TAIL, 1)
         return {"dma": announced["dma"], "registers": self._queue(self._model.receive)}
 
+    def arm_ring(
+        self, address: int, ring: Buffer, offset: int, iova: int, count: int, *, purpose: str
+    ) -> dict[str, Any]:
+        """Let each of the next `count` frames from the wire be written to `address`, one over the other.
+
+        The descriptors are put at `offset` of the buffer `ring`, which the device reaches under `iova`.
+        """
+        descriptors = self._model.receive_descriptor(address) * (count + 1)
+        if len(descriptors) % _RING:
+            raise Refused(f"a ring has a multiple of 8 descriptors, one of which stays unused; not {count + 1}")
+        ring.write(offset, descriptors)
+        self._switch_receiver(on=False)
+        for register, value in self._model.receive_setup:
+            self._function.write32(register, value)
+        self._start_ring(self._model.receive, iova, len(descriptors))
+        self._switch_receiver(on=True)
+        announced = self._announcer.started(
+            direction=TO_MEMORY,
+            address=address,
+            length=RECEIVE_BUFFER,
+            purpose=purpose,
+            registers=self._queue(self._model.receive),
+            doorbell={"register": self._model.receive + _TAIL, "value": count},
+            rings=[{"address": iova, "length": len(descriptors), "content": descriptors[:DESCRIPTOR].hex()}],
+        )
+        self._function.write32(self._model.receive + _TAIL, count)
+        return {"dma": announced["dma"], "registers": self._queue(self._model.receive)}
+
     def received(self, timeout_s: float) -> dict[str, Any]:
         """Whether the armed descriptor was used, waiting up to `timeout_s` for it; its content if it was."""
         if self._armed is None:
@@ -211,14 +239,18 @@ class Nic:
 
     def _place_ring(self, queue: int, offset: int, descriptors: bytes) -> None:
         """Start a ring over: `descriptors` first, nothing handed to the device yet."""
+        if self._model.per_queue:
+            self._function.write32(queue + _CONTROL, 0)
+        self._mailbox.write(offset, descriptors.ljust(_RING, b"\0"))
+        self._start_ring(queue, self._mailbox.bus_address + offset, _RING)
+
+    def _start_ring(self, queue: int, bus: int, length: int) -> None:
         write = self._function.write32
         if self._model.per_queue:
             write(queue + _CONTROL, 0)
-        self._mailbox.write(offset, descriptors.ljust(_RING, b"\0"))
-        bus = self._mailbox.bus_address + offset
         write(queue + _LOW, bus & 0xFFFFFFFF)
         write(queue + _HIGH, bus >> 32)
-        write(queue + _LENGTH, _RING)
+        write(queue + _LENGTH, length)
         write(queue + _HEAD, 0)
         write(queue + _TAIL, 0)
         if self._model.per_queue:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -23,8 +24,12 @@ def write_text(path: str, text: str) -> None:
         file.write(text)
 
 
+#: reboot(2), RB_AUTOBOOT: the kernel shuts its devices down and restarts, whatever still runs.
+_RESTART = 0x01234567
+
+
 class System:
-    """Operations `hello`, `set_clock` and `run`."""
+    """Operations `hello`, `set_clock`, `run` and `reboot`."""
 
     def __init__(self) -> None:
         # Read here: to a guest that was just restored, every path it has not gone yet costs milliseconds.
@@ -38,7 +43,7 @@ class System:
 
     def operations(self) -> dict[str, Operation]:
         """Operations by name."""
-        return {"hello": self.hello, "set_clock": self.set_clock, "run": self.run}
+        return {"hello": self.hello, "set_clock": self.set_clock, "run": self.run, "reboot": self.reboot}
 
     def hello(self) -> dict[str, Any]:
         """Versions and identity; `time` holds the guest's clocks in seconds."""
@@ -65,3 +70,20 @@ class System:
             "stdout": done.stdout.decode(errors="replace"),
             "stderr": done.stderr.decode(errors="replace"),
         }
+
+    def reboot(self, *, how: str) -> dict[str, Any]:
+        """Reboot the guest at once, with every program running; there is no answer unless the kernel refuses.
+
+        `kernel` is what `reboot -f` does: drivers are told, and the IOMMU is switched off (kernel_restart in
+        kernel/reboot.c, intel_iommu_shutdown). `sysrq` resets the machine and tells nobody (emergency_restart).
+        """
+        if how == "sysrq":
+            write_text("/proc/sysrq-trigger", "b")
+        elif how == "kernel":
+            libc = ctypes.CDLL(None, use_errno=True)
+            if libc.reboot(ctypes.c_int(_RESTART)):
+                number = ctypes.get_errno()
+                raise Refused(f"reboot: {os.strerror(number)}", number)
+        else:
+            raise Refused(f"how must be kernel or sysrq, not {how!r}")
+        return {}
