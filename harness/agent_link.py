@@ -72,6 +72,12 @@ class AgentLink:
         finally:
             self._on_call({**record, "duration_s": round(deadline.elapsed_s, 6)})
 
+    def tell(self, op: str, /, **args: Any) -> None:
+        """Ask for operation `op`, which ends the guest: nobody waits for an answer, and nothing else is asked here."""
+        self._last_id += 1
+        self._channel.send_line(json.dumps({"id": self._last_id, "op": op, "args": args}))
+        self._on_call({"op": op, "args": args, "told": True})
+
     def _exchange(self, op: str, args: dict[str, Any], deadline: Deadline) -> dict[str, Any]:
         self._last_id += 1
         self._channel.send_line(json.dumps({"id": self._last_id, "op": op, "args": args}))

@@ -51,23 +51,32 @@ class Guest:
         try:
             with machine.explaining(), ExitStack() as stack:
                 machine.cont()
-                ssh = stack.enter_context(
-                    Ssh.connect(
-                        machine.line,
-                        client=machine.keys.client,
-                        host_public=machine.keys.host_public,
-                        deadline=deadline,
-                        abort=[machine.abort],
-                    )
-                )
-                agent = _attach(machine, ssh)
-                hello = agent.call("hello", within_s=deadline.remaining_s)
+                ssh, agent, hello = _connect(machine, stack, deadline)
                 if machine.restored:
                     _set_clock(machine, agent)
                 machine.journal.record("process", "ready", boot_s=round(deadline.elapsed_s, 3), hello=hello)
                 return cls(machine, ssh, agent, hello, stack.pop_all())
         except WaitTimeout as error:
             raise machine.launch_error(f"the guest did not become ready: {error.message}") from error
+
+    def hang_up(self) -> None:
+        """Close the connection to a guest that was halted at its reset; nothing that it still said is heard."""
+        self.machine.line.close()  # first, so that nothing is sent to who comes next
+        self.close()
+        self.machine.line.renew()
+
+    def again(self, *, deadline_s: float = BOOT_S) -> None:
+        """Let a machine that was reset, and hung up on, run until the agent of its new boot answers; as `boot`."""
+        deadline = Deadline.after(deadline_s)
+        machine = self.machine
+        try:
+            with machine.explaining(), ExitStack() as stack:
+                machine.cont()
+                self.ssh, self.agent, self.hello = _connect(machine, stack, deadline)
+                machine.journal.record("process", "ready", boot_s=round(deadline.elapsed_s, 3), hello=self.hello)
+                self._stack = stack.pop_all()
+        except WaitTimeout as error:
+            raise machine.launch_error(f"the guest did not come back from its reset: {error.message}") from error
 
     def settle(self) -> bytes:
         """Bring a guest that is about to be saved to rest, and give what its next SSH server has said first.
@@ -99,6 +108,21 @@ class Guest:
                 if device["qdev_id"] == qdev_id:
                     return f"0000:{device['bus']:02x}:{device['slot']:02x}.{device['function']:x}"
         raise InfraError(f"QEMU has no PCI device '{qdev_id}'")
+
+
+def _connect(machine: Machine, stack: ExitStack, deadline: Deadline) -> tuple[Ssh, AgentLink, dict[str, Any]]:
+    """Connect to a machine that runs, until `stack` ends, and hear what its agent says first."""
+    ssh = stack.enter_context(
+        Ssh.connect(
+            machine.line,
+            client=machine.keys.client,
+            host_public=machine.keys.host_public,
+            deadline=deadline,
+            abort=[machine.abort],
+        )
+    )
+    agent = _attach(machine, ssh)
+    return ssh, agent, agent.call("hello", within_s=deadline.remaining_s)
 
 
 def _attach(machine: Machine, ssh: Ssh) -> AgentLink:

@@ -116,11 +116,7 @@ class Recorder:
         return len(faults) or told  # a refused interrupt is recorded without a line of its own
 
     def _record_log(self) -> list[Entry]:
-        answer = self.session.call("kmsg")
-        journal = self.session.journal
-        if answer["lost"]:
-            journal.record("kmsg", "lost")
-        return [journal.record("kmsg", "line", **entry) for entry in answer["entries"]]
+        return self.session.read_log()
 
     def _await_logged(self) -> None:
         """Wait for the first fault line after a traced fault; that none comes is for the judge to say."""

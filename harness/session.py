@@ -136,6 +136,22 @@ class Session:
         with suppress(HarnessError):
             self.patches.heal()
 
+    def read_log(self) -> list[Entry]:
+        """Record what the guest's log holds by now and had not been read, and give it."""
+        answer = self.call("kmsg")
+        if answer["lost"]:
+            self.journal.record("kmsg", "lost")
+        return [self.journal.record("kmsg", "line", **entry) for entry in answer["entries"]]
+
+    def begin_anew(self) -> None:
+        """After a reboot: nothing of what the guest had made is there, and the devices are found again."""
+        self.book = AddressBook(translated=self.book.translated)
+        self.boot_log = self.read_log()
+        for device in list(self.devices.values()):
+            self.update(device, domain=None)
+            if device.address is not None:
+                self.settle(self.device(device.name))
+
     # -- devices --------------------------------------------------------------------------------------------------
 
     def device(self, name: str) -> AttachedDevice:

@@ -55,7 +55,8 @@ def hear(entries: Sequence[Entry], *, flooded_from: int | None = None, kernel: b
 
 def holes(entries: Sequence[Entry], *, kernel: bool = True) -> list[str]:
     """Tell why a whole record cannot be relied on: gaps, a panic, witnesses that were not watching or not heard out."""
-    problems = [*_log_gaps(entries), *_panics(entries), *_stale(entries), *_nested(entries)] if kernel else []
+    problems = [*_log_gaps(entries), *_resets(entries), *_panics(entries), *_stale(entries)] if kernel else []
+    problems += _nested(entries) if kernel else []
     outside = [entry for entry in entries if entry.step is None]
     problems += _misread(outside, limited=True)
     problems += [f"{e.ref}: fault reports were switched off (FPD)" for e in _of(outside, "trace", "disabled")]
@@ -101,10 +102,15 @@ def _nested(entries: Sequence[Entry]) -> list[str]:
 
 
 def _log_gaps(entries: Sequence[Entry]) -> list[str]:
-    """Tell where the guest's log has holes: records that /dev/kmsg had already dropped, or numbers that are missing."""
+    """Tell where the guest's log has holes: records that /dev/kmsg had already dropped, or numbers that are missing.
+
+    After a reset that was asked for, and only then, it begins anew.
+    """
     gaps: list[str] = []
     expected = 0
     for entry in entries:
+        if (entry.source, entry.kind) == ("process", "reset"):
+            expected = 0
         if entry.source != "kmsg":
             continue
         if entry.kind == "lost":
@@ -117,6 +123,21 @@ def _log_gaps(entries: Sequence[Entry]) -> list[str]:
     if expected == 0:
         gaps.append("not one record of the guest's log was read")
     return gaps
+
+
+def _resets(entries: Sequence[Entry]) -> list[str]:
+    """Tell of resets of the machine that nobody asked for; each that was asked for is recorded once it was seen."""
+    asked = 0
+    problems: list[str] = []
+    for entry in reversed(entries):
+        if (entry.source, entry.kind) == ("process", "reset"):
+            asked += 1
+        elif (entry.source, entry.kind, entry.data.get("name")) == ("qmp", "event", "RESET"):
+            asked -= 1
+            if asked < 0:
+                problems.append(f"{entry.ref}: the machine was reset, and nobody had asked for that")
+                asked = 0
+    return problems
 
 
 def _panics(entries: Sequence[Entry]) -> list[str]:

@@ -106,3 +106,10 @@ def test_an_answer_after_the_deadline_is_dropped_by_the_next_call() -> None:
         agent.call("slow")
     assert agent.call("quick") == {"late": False}
     assert len(events) == 1
+
+
+def test_what_ends_the_guest_is_asked_without_waiting_and_recorded() -> None:
+    agent, channel, _, calls = link()
+    agent.tell("reboot", how="sysrq")
+    assert channel.sent == [{"id": 1, "op": "reboot", "args": {"how": "sysrq"}}]
+    assert calls == [{"op": "reboot", "args": {"how": "sysrq"}, "told": True}]

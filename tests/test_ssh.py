@@ -161,3 +161,20 @@ def test_a_server_that_ends_right_after_its_greeting_is_told(far) -> None:
     server.shutdown(socket.SHUT_WR)
     with pytest.raises(SshError, match="SSH key exchange failed"):
         connect(line, deadline=Deadline.after(60))
+
+
+def test_a_line_that_is_renewed_knows_nothing_of_the_server_before(far) -> None:
+    line, server = far
+    begun(line, server)
+    server.sendall(b"half a pack")
+    line.renew()
+    with pytest.raises(BrokenPipeError):
+        line.send(b"to who comes next")
+    server.sendall(GREETING)
+    assert line.greeting(soon()) == GREETING
+    line.open()
+    line.settimeout(20)
+    assert line.recv(4096) == GREETING
+    server.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        server.recv(1)

@@ -91,6 +91,15 @@ class SshLine:
         """End the session; the stream stays."""
         self._over = True
 
+    def renew(self) -> None:
+        """Forget what the server has said; a halted guest says no more, and one that was reset begins anew."""
+        self._over = True
+        self._said.clear()
+        self._sock.settimeout(0)
+        with contextlib.suppress(BlockingIOError):
+            while self._sock.recv(1 << 16):
+                pass
+
     def shut(self) -> None:
         """Close the stream itself: nobody reads it any more, and QEMU must not wait for that with all else it does."""
         self._over = True
