@@ -92,6 +92,7 @@ def _wrong_steps(variant: Variant) -> Iterator[Diagnostic]:
             *_unmet_in_guests(step, books),
             *_wrong_handovers(step, devices, books),
             *_without_nics(step, variant.scenario, books),
+            *_lost(step, devices, books),
         )
         for text in unmet:
             yield variant.diagnostic(here, text)
@@ -108,8 +109,8 @@ def _wrong_steps(variant: Variant) -> Iterator[Diagnostic]:
 class _Books:
     """What holds after the steps so far.
 
-    Domains by device, sizes of buffers, mappings by domain and all there were, the nested guests that run, and the
-    guest that has each device.
+    Domains by device, sizes of buffers, mappings by domain and all there were, the nested guests that run, the guest
+    that has each device, and the buffers that a reboot took.
     """
 
     domains: dict[str, str] = field(default_factory=dict)
@@ -118,8 +119,13 @@ class _Books:
     ever: list[Mapped] = field(default_factory=list)
     running: set[str] = field(default_factory=set)
     holders: dict[str, str] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
 
     def follow(self, step: Step) -> None:
+        if step.reboots:
+            self.gone |= set(self.sizes)
+            for books in (self.domains, self.sizes, self.live, self.ever):
+                books.clear()
         self.running |= set(step.starts_guests())
         self.holders |= dict(step.handovers())
         for guest in step.stops_guests():
@@ -127,6 +133,7 @@ class _Books:
             self.holders = {device: holder for device, holder in self.holders.items() if holder != guest}
             self.domains = {device: domain for device, domain in self.domains.items() if domain != guest}
         self.sizes |= {name: size for name, size in step.buffers() if name not in self.sizes}
+        self.gone -= set(self.sizes)
         for device, domain in step.assignments():
             if domain is None:
                 left = self.domains.pop(device, None)
@@ -214,6 +221,19 @@ def _wrong_handovers(step: Step, devices: Mapping[str, Device], books: _Books) -
             yield f"'{device}' is assigned by then; put a 'release' before"
         elif device in devices and devices[device].kernel_driver is None:
             yield f"'{device}' ({devices[device].model_word}) has no driver in a guest's kernel, so none could drive it"
+
+
+def _lost(step: Step, devices: Mapping[str, Device], books: _Books) -> Iterator[str]:
+    """Find what a reboot takes away: the buffers there were, nested guests, virtual functions."""
+    for reference in step.references():
+        if not reference.defines and reference.name in books.gone:
+            yield f"'{reference.name}' went with the reboot; make another"
+    if step.reboots:
+        for guest in sorted(books.running):
+            yield f"guest '{guest}' runs by then; put a 'stop' before"
+        for name, device in devices.items():
+            if device.physical is not None:
+                yield f"'{name}' is a virtual function, and those do not outlive a reboot"
 
 
 def _without_nics(step: Step, scenario: Scenario, books: _Books) -> Iterator[str]:

@@ -198,11 +198,18 @@ def read_plan(path: Path) -> Plan:
 
 
 def _start(scenario: Scenario, host: HostFacts, *, cold: bool) -> Start:
-    bare = scenario.machine.kind == "bare"
-    booted = (
-        cold or bare or scenario.refused or scenario.machine.dmar_override or not migration.saves(host.qemu.version)
+    boots = any(
+        (
+            cold,
+            scenario.machine.kind == "bare",
+            scenario.refused,
+            scenario.machine.dmar_override,
+            not migration.saves(host.qemu.version),
+            # A restored machine has no kernel that it could boot again (machine.stub).
+            any(step.reboots for step in scenario.steps),
+        )
     )
-    return "cold" if booted else scenario.start
+    return "cold" if boots else scenario.start
 
 
 def _planned_step(index: int, step: Step, variant: Variant, definition: Mapping[str, Any]) -> PlannedStep:

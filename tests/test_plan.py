@@ -265,6 +265,40 @@ def test_what_would_break_or_prove_nothing_in_the_guest_is_told_before(planned, 
     assert message in [text for _, _, text, _ in told]
 
 
+REBOOT = "  - reboot: {device: rogue, reserved: 0x10000000}\n"
+ANEW = STEPS.removeprefix("steps:\n")
+
+
+def test_a_scenario_that_reboots_is_booted(planned):
+    [plan] = planned(HEAD + DEVICE + STEPS + REBOOT + ANEW)
+    assert plan.start == "cold"
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        (REBOOT, "'rogue' is not assigned to a domain by then"),
+        (
+            STEPS + REBOOT + "  - dma: {device: rogue, write: 64, to: own}\n    expect: landed\n",
+            "'rogue' is not assigned",
+        ),
+        (
+            STEPS + REBOOT + "  - assign: rogue\n  - dma: {device: rogue, write: 64, to: own}\n    expect: landed\n",
+            "'own' went with the reboot; make another",
+        ),
+        (
+            STEPS
+            + REBOOT
+            + "  - assign: rogue\n  - dma: {device: rogue, write: 64, to: 0x100000}\n    expect: landed\n",
+            "nothing was mapped at 0x100000 by then",
+        ),
+    ],
+)
+def test_a_reboot_takes_assignments_buffers_and_mappings(planned, steps, message):
+    text = HEAD + DEVICE + (steps if steps.startswith("steps") else "steps:\n" + steps)
+    assert message in str(_problems(planned, text))
+
+
 def test_a_mapping_may_come_back_where_one_was_taken_away(planned):
     again = (
         "  - unmap: {device: rogue, buffer: own}\n  - map: {device: rogue, buffer: own, iova: 0x100000, size: 64KiB}\n"

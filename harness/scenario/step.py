@@ -144,6 +144,11 @@ class Step(Section):
         return False
 
     @property
+    def reboots(self) -> bool:
+        """Whether the guest boots anew in it: devices are assigned to nobody then, and buffers and mappings gone."""
+        return False
+
+    @property
     def may_be_silent(self) -> bool:
         """Whether a refusal without a report (FPD) may be what it expects; otherwise nothing is known after one."""
         return self.machine_kind == "bare"

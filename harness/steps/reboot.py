@@ -1,0 +1,80 @@
+"""reboot: reboot the guest while a device writes, and show that nothing of the old boot reaches the new one."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from harness.judgement import Judgement, StepEvidence
+from harness.rebooting.judging import judge_reboot
+from harness.rebooting.place import Place
+from harness.rebooting.reboot import By, leave, reboot, watched
+from harness.scenario.section import Section
+from harness.scenario.step import Reference, Step
+from harness.scenario.values import Name, PageAddress
+from harness.session import Session
+from harness.traffic import counting_translations
+
+
+class RebootBody(Section):
+    """Who writes, who reboots, and the memory that tells."""
+
+    device: Name = Field(description="An edu or e1000e that is assigned; it writes while the machine is reset.")
+    by: By = Field(
+        default="machine",
+        description="machine: the reset button (QMP system_reset). sysrq: the guest's kernel, at once and without a "
+        "word to its drivers. kernel: its orderly restart, with the program that has the device still running.",
+    )
+    reserved: PageAddress = Field(
+        description="Where 64 KiB of memory lie that the kernel leaves alone: kernel_args has memmap=64K$ADDRESS."
+    )
+
+
+class Reboot(Step, keyword="reboot"):
+    """Reboot the guest while an assigned device writes through a live mapping.
+
+    The machine stands still just before and just after its reset. Then the unit must have the values that the
+    specification gives for a reset, the page behind the mapping and the page at the device's own address must stay as
+    they are until the new kernel is up, and nobody may fault or be traced. Afterwards no device is assigned, and no
+    buffer is there. Frames that a NIC did not take wait for whoever receives next: put a `traffic` before its next DMA.
+    In a counter-proof the devices are taken out of their domains, and nothing is rebooted.
+    """
+
+    reboot: RebootBody
+
+    def summary(self) -> str:
+        """Say in a line what is done."""
+        who = {"machine": "reset the machine", "sysrq": "reset the guest by sysrq", "kernel": "restart the kernel"}
+        return f"{who[self.reboot.by]} while '{self.reboot.device}' writes"
+
+    def references(self) -> list[Reference]:
+        """Name the device."""
+        return [Reference.use("device", self.reboot.device, "reboot", "device")]
+
+    def needs_assigned(self) -> tuple[str, ...]:
+        """The device writes through its domain."""
+        return (self.reboot.device,)
+
+    @property
+    def reboots(self) -> bool:
+        """That is what it is for."""
+        return True
+
+    @property
+    def acts_from_outside(self) -> bool:
+        """It erases what the device wrote, so that it is seen writing again."""
+        return True
+
+    def run(self, session: Session) -> None:
+        """Reboot and record; without protection there is only to be seen what comes after."""
+        if session.raw:
+            leave(session)
+            return
+        device = session.device(self.reboot.device)
+        with counting_translations(session):
+            session.watch(watched(device))
+            reboot(session, device, self.reboot.by, Place(self.reboot.reserved))
+            session.guest.machine.trace(watched(device), on=False)
+
+    def judge(self, evidence: StepEvidence) -> Judgement:
+        """Nothing of the device came through, and it was a reboot."""
+        return judge_reboot(evidence, self.reboot.device)
