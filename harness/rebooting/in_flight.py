@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import secrets
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from harness.address_book import PAGE
 from harness.errors import HarnessError
 from harness.rebooting.place import RESERVED, Place
 from harness.session import AttachedDevice, Session, fresh_bytes
-from harness.waiting import Deadline, wait_for
+from harness.waiting import Deadline, wait_for, wait_until
 
 #: How often the device must have put its bytes back where they were erased, before it is believed to write on its own.
 REWRITTEN = 3
@@ -40,10 +41,13 @@ class InFlight(Protocol):
     def event(self) -> str | None:
         """The trace event by which QEMU tells of each write that the device issues, translated or not, if it does."""
 
+    #: Whether it goes on while the guest comes to its reset by itself.
+    lasts: ClassVar[bool]
+
     def writing(
         self, session: Session, device: AttachedDevice, place: Place
-    ) -> contextlib.AbstractContextManager[None]:
-        """A context in which the device writes where `place` leads it, and was seen to."""
+    ) -> contextlib.AbstractContextManager[bytes]:
+        """A context in which the device writes where `place` leads it, and was seen to; gives what it writes."""
 
     def launch(self, session: Session, device: AttachedDevice, place: Place) -> None:
         """Have it write over the next moments, whatever becomes of the guest."""
@@ -56,10 +60,11 @@ class InFlight(Protocol):
 class FloodedNic:
     """An e1000e whose receive ring has room for seconds, at the end of a wire that is never silent."""
 
+    lasts: ClassVar[bool] = True
     event: str | None = "e1000e_rx_desc_buff_write"
 
     @contextmanager
-    def writing(self, session: Session, device: AttachedDevice, place: Place) -> Iterator[None]:
+    def writing(self, session: Session, device: AttachedDevice, place: Place) -> Iterator[bytes]:
         """Fill the ring and flood the wire for as long as the context lasts."""
         frame = _ETHERNET + secrets.token_bytes(16) * 40
         session.call(
@@ -84,7 +89,7 @@ class FloodedNic:
         try:
             for _ in range(REWRITTEN):
                 _await_rewritten(session, device, place, frame)
-            yield
+            yield frame
         finally:
             enough.set()
             thread.join()
@@ -102,32 +107,41 @@ class FloodedNic:
 class DelayedEdu:
     """An edu whose DMA begins 100 ms of the machine's time after it was asked for (edu_mmio_write, hw/misc/edu.c).
 
-    It has no reset: what it was told before one it does after it, if the bus lets it.
+    It has no reset: what it was told before one it does after it, if the bus lets it. In QEMU 10.0 the bus does, up to
+    the firmware's first write of the device's command register: pci_do_device_reset (hw/pci/pci.c) clears Bus Master
+    Enable in that register, and leaves the memory region of that name enabled, as `info mtree` tells of a machine that
+    was just reset; pci_default_write_config is what would disable it.
     """
 
+    lasts: ClassVar[bool] = False
     event: str | None = None
 
     @contextmanager
-    def writing(self, session: Session, device: AttachedDevice, place: Place) -> Iterator[None]:
+    def writing(self, session: Session, device: AttachedDevice, place: Place) -> Iterator[bytes]:
         """Have it write the same bytes again and again."""
-        payload = fresh_bytes(64)
+        payload = fresh_bytes(_LENGTH)
         session.call("device_load", device=device.name, hex=payload.hex())
         for _ in range(REWRITTEN):
             place.plant(session)
             session.call("device_write", device=device.name, address=place.iova, length=len(payload))
             _await_rewritten(session, device, place, payload, erase=False)
         place.plant(session)
-        yield
+        yield payload
 
     def launch(self, session: Session, device: AttachedDevice, place: Place) -> None:
-        """Ask for one more, and do not wait for it."""
-        session.call("device_start_write", device=device.name, address=place.iova, length=64)
+        """Ask for one more, and come back when it is about to begin."""
+        session.call("device_start_write", device=device.name, address=place.iova, length=_LENGTH)
+        wait_until(time.monotonic() + _DELAY_S)
 
     def registers(self, session: Session, base: int) -> dict[str, int]:
         """Destination and command."""
         read = session.guest.machine.register
         return {"destination": read(base + _DESTINATION, 8), "command": read(base + _COMMAND, 8)}
 
+
+#: Bytes of each DMA of edu, and how many of its 100 ms are let pass before the machine is halted: what is left ends
+#: before the firmware has come to the device.
+_LENGTH, _DELAY_S = 64, 0.085
 
 #: What each model has.
 _MODELS: dict[str, InFlight] = {"e1000e": FloodedNic(), "edu": DelayedEdu()}

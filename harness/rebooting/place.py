@@ -60,10 +60,13 @@ class Place:
         domain = session.domain_of(device)
         session.call("domain_map", domain=domain, buffer=RESERVED, iova=iova, offset=offset, size=size, access="rw")
 
-    def plant(self, session: Session) -> None:
-        """Put fresh bytes, from outside, wherever the device could write to."""
+    def plant(self, session: Session) -> bytes:
+        """Put fresh bytes, from outside, wherever the device could write to; gives those at its own address."""
+        fresh = b""
         for page in (self.mapped, self.iova):
-            session.guest.machine.memory.write(page, fresh_bytes(PAGE))
+            fresh = fresh_bytes(PAGE)
+            session.guest.machine.memory.write(page, fresh)
+        return fresh
 
     def read(self, session: Session, when: str) -> dict[str, str]:
         """Read both pages from outside, journalled with `when`; gives their digests."""

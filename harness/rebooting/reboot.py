@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Literal
 
 from harness.errors import HarnessError
 from harness.machine import reset
 from harness.nesting import translate
-from harness.rebooting.in_flight import InFlight, in_flight
+from harness.rebooting.in_flight import InFlight, goes_on, in_flight
 from harness.rebooting.place import Place
 from harness.rebooting.unit_state import unit_state
 from harness.session import AttachedDevice, Session
@@ -21,6 +22,9 @@ By = Literal["machine", "sysrq", "kernel"]
 #: Seconds for the device's writes to be traced.
 _TRACED_S = 10.0
 
+#: Seconds for the machine to be halted while a write is in flight: on a busy host one is over before the halt.
+_IN_FLIGHT_S = 20.0
+
 
 def reboot(session: Session, device: AttachedDevice, by: By, place: Place) -> None:
     """Reboot the guest while `device` writes, and record what was to be seen of it."""
@@ -30,7 +34,7 @@ def reboot(session: Session, device: AttachedDevice, by: By, place: Place) -> No
     before = session.call("hello")["boot_id"]
     place.open(session, device)
     since = machine.trace_lines()[1]
-    with flight.writing(session, device, place):
+    with flight.writing(session, device, place) as payload:
         wait_for(
             f"DMA of '{device.name}' to be traced",
             lambda: _issued(session, device, flight, since)["translated"],
@@ -39,7 +43,7 @@ def reboot(session: Session, device: AttachedDevice, by: By, place: Place) -> No
         base = _registers_at(session, device)
         session.read_log()
         before_end = {"pages": place.read(session, "before the end")}
-        cause = _halt(session, device, by, flight, place)
+        cause = _halt(session, device, by, base, place)
         issued = _issued(session, device, flight, since)
         at_end = {
             "unit": unit_state(session, "at the end"),
@@ -49,8 +53,9 @@ def reboot(session: Session, device: AttachedDevice, by: By, place: Place) -> No
         }
         since = machine.trace_lines()[1]
         # What the device has written is erased, so that one more of the same writes shows.
-        place.plant(session)
-        planted = {"pages": place.read(session, "as planted")}
+        fresh = place.plant(session)
+        strayed = hashlib.sha256(payload + fresh[len(payload) :]).hexdigest()
+        planted = {"pages": place.read(session, "as planted"), "strayed": strayed}
         reset.reset(machine)
         at_reset = {"unit": unit_state(session, "at the reset"), "pages": place.read(session, "at the reset")}
         session.guest.hang_up()
@@ -93,13 +98,29 @@ def leave(session: Session) -> None:
             session.leave_domain(device)
 
 
-def _halt(session: Session, device: AttachedDevice, by: By, flight: InFlight, place: Place) -> str | None:
-    """Halt the machine, the guest's wish for a reset before it; gives QEMU's word for that, None if it had none."""
-    flight.launch(session, device, place)
-    if by == "machine":
-        reset.halt(session.guest.machine)
-        return None
-    return reset.halt_at_reset(session.guest.machine, lambda: session.guest.agent.tell("reboot", how=by))
+def _halt(session: Session, device: AttachedDevice, by: By, base: int, place: Place) -> str | None:
+    """Halt the machine with a write in flight, by the guest's wish for a reset or without one.
+
+    Gives QEMU's word for that wish, None for the machine's own reset.
+    """
+    machine, flight = session.guest.machine, in_flight(device)
+    if by != "machine":
+        if not flight.lasts:
+            raise HarnessError(
+                f"a DMA of '{device.name}' ({device.model}) is over before a guest has come to its reset"
+            )
+        return reset.halt_at_reset(machine, lambda: session.guest.agent.tell("reboot", how=by))
+
+    def halted() -> bool:
+        flight.launch(session, device, place)
+        reset.halt(machine)
+        if goes_on(device.model, flight.registers(session, base), place.iova):
+            return True
+        machine.cont()
+        return False
+
+    wait_for(f"a write of '{device.name}' to be in flight", halted, Deadline.after(_IN_FLIGHT_S), every_s=0)
+    return None
 
 
 def _kernels(session: Session) -> int:

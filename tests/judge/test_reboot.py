@@ -93,7 +93,45 @@ def test_a_reboot_of_which_nothing_came_through_passes(by, model, resets):
     assert {witness.name: witness.verdict.value for witness in found.witnesses} == dict.fromkeys(
         ("boot", "unit", "bytes", "translation", "console", "others"), "confirms"
     )
-    assert ("although it issued its DMA then" in found.findings[0].text) is (model == "edu")
+    assert found.findings[0].text == "'nic' wrote nothing after the reset"
+
+
+STRAYED = sha256(b"dma and what is left of fresh 3").hexdigest()
+
+
+def strayed(mapped: str, untranslated: str) -> Recording:
+    """What a machine with an edu shows whose pages hold these after the boot."""
+    data = changed("planted.strayed", STRAYED, model="edu")
+    data["after"]["pages"] = {"mapped": mapped, "untranslated": untranslated}
+    return recording(data)
+
+
+def test_a_write_that_qemu_lets_through_after_the_reset_fails_unless_it_is_told_as_a_deviation():
+    seen = strayed(PLANTED["mapped"], STRAYED)
+    expected = step() | {"expect": "untranslated"}
+
+    assert denying(step(), seen, model="edu") == {"bytes"}
+    found = judgement(expected, seen, model="edu")
+    assert found.outcome is PASS
+    assert found.findings[0].text.startswith(
+        "known deviation: after the reset 'nic' wrote to memory at its own address"
+    )
+
+
+@pytest.mark.parametrize(
+    ("mapped", "untranslated"),
+    [
+        (PLANTED["mapped"], PLANTED["untranslated"]),  # nothing came through: no deviation any more
+        (PLANTED["mapped"], OTHER),
+        (STRAYED, STRAYED),
+        (STRAYED, PLANTED["untranslated"]),
+    ],
+)
+def test_a_deviation_is_exactly_what_it_was_told_to_be(mapped, untranslated):
+    expected = step() | {"expect": "untranslated"}
+
+    assert judge(expected, strayed(mapped, untranslated), model="edu") is FAIL
+    assert denying(expected, strayed(mapped, untranslated), model="edu") == {"bytes"}
 
 
 def test_what_linux_leaves_to_the_device_before_the_reset_is_told_and_is_no_failure_of_the_reset():
