@@ -27,10 +27,12 @@ run: setup ## run the scenarios; PROVE=1 runs each counter-proof too, JOBS=N so 
 
 test: setup ## everything CI runs: linters, unit and guest tests, scenarios but long ones with their counter-proofs (JOBS=N at once)
 	@$(MAKE) --no-print-directory lint
-	@# The tests look at processes and ports, so they have the machine to themselves; the scenarios run either way.
-	$(BIN)/pytest tests; tests=$$?; \
-	    $(BIN)/pytest scenarios --prove -m 'not long' -n $(or $(JOBS),auto); scenarios=$$?; \
-	    [ $$tests = 0 ] && exit $$scenarios || exit $$tests
+	@# What fails in one of them does not keep the others from being run.
+	failed=0; \
+	    $(BIN)/pytest tests -m 'not alone' -n $(or $(JOBS),auto) || failed=$$?; \
+	    $(BIN)/pytest tests -m alone || failed=$$?; \
+	    $(BIN)/pytest scenarios --prove -m 'not long' -n $(or $(JOBS),auto) || failed=$$?; \
+	    exit $$failed
 
 check: environment ## linters, types, import layers and the tests that need no QEMU
 	@$(MAKE) --no-print-directory lint unit
@@ -44,7 +46,7 @@ lint:
 	$(BIN)/lint-imports
 
 unit:
-	$(BIN)/pytest tests -m 'not qemu and not guest'
+	$(BIN)/pytest tests -m 'not qemu and not guest' -n $(or $(JOBS),auto)
 
 atlas: setup ## provoke every VT-d fault, compare it with the spec; BARE=1 without guests, QEMU=qemu-11 on 11.1
 	$(if $(QEMU),VTD_QEMU=$(QEMU)) $(BIN)/harness atlas $(call flag,BARE,--bare) $(call flag,PROVE,--prove) $(call flag,WRITE,--write) $(if $(JOBS),-j $(JOBS))

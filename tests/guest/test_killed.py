@@ -25,7 +25,7 @@ from harness.evidence import Entry, read_journal
 from harness.waiting import Deadline, wait_for
 from tests.listening import listening
 
-pytestmark = pytest.mark.guest
+pytestmark = [pytest.mark.guest, pytest.mark.alone]
 
 REPOSITORY = Path(__file__).parents[2]
 SHARED_MEMORY = Path("/dev") / "shm"

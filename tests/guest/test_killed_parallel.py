@@ -38,7 +38,7 @@ from harness.runner import TEMPLATE_BOOT
 from harness.waiting import Deadline, wait_for
 from tests.listening import listening
 
-pytestmark = pytest.mark.guest
+pytestmark = [pytest.mark.guest, pytest.mark.alone]
 
 SCENARIO = "unmapped-write"
 VARIANTS = ("image=debian-12", "image=debian-13")

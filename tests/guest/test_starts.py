@@ -1,4 +1,4 @@
-"""A verdict does not depend on how the machine came up: every scenario, booted and restored."""
+"""A verdict does not depend on how the machine came up: a variant of every scenario, booted and restored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from harness.equipment import open_host
 from harness.plan import plan_all
 
-pytestmark = pytest.mark.guest
+pytestmark = [pytest.mark.guest, pytest.mark.alone]
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,11 +31,13 @@ def conclusions(entry: dict[str, Any]) -> tuple[str, dict[str, str]]:
     return entry["outcome"], {name: witness["verdict"] for name, witness in entry["witnesses"].items()}
 
 
-def test_every_scenario_has_the_same_verdict_booted_and_restored(tmp_path) -> None:
+def test_each_scenario_has_the_same_verdict_booted_and_restored(tmp_path) -> None:
     plans = plan_all(sorted(ROOT.glob("scenarios/*.yaml")), open_host(print))
-    # Those that are booted whatever is asked for have nothing to be compared with.
-    chosen = [plan.node for plan in plans if plan.start == "template" and plan.skip is None]
-    assert len(chosen) > len(plans) / 3
+    # Those that are booted whatever is asked for have nothing to be compared with. A platform's guests boot either way,
+    # which takes a minute: the other scenarios tell the same of the machine below them.
+    restored_ones = [plan for plan in plans if plan.start == "template" and plan.skip is None and not plan.guests]
+    chosen = list({plan.scenario: plan.node for plan in restored_ones}.values())
+    assert len(chosen) > 20
     booted = results(tmp_path / "cold", "--cold", *chosen)
     restored = results(tmp_path / "template", *chosen)
     assert {entry["start"] for entry in booted.values()} == {"cold"}
