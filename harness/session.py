@@ -123,10 +123,15 @@ class Session:
     @contextmanager
     def provoking(self, *, storm: bool = False) -> Iterator[None]:
         """Around a provoked fault: wait first until the guest's log has room for it; a `storm` uses all of it up."""
-        if not (self.raw or self.unbroken):
-            waited = self.allowance.take(everything=storm)
-            self.journal.record("runner", "paced", waited_s=round(waited, 2))
-        yield
+        if self.raw or self.unbroken:
+            yield
+            return
+        waited = self.allowance.take(everything=storm)
+        self.journal.record("runner", "paced", waited_s=round(waited, 2))
+        try:
+            yield
+        finally:
+            self.allowance.over()
 
     def heal(self) -> None:
         """At the end of a run: put back what is broken, so that the guest lets go of its devices in peace, if it can.
