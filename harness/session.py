@@ -52,7 +52,7 @@ class AttachedDevice:
     `qdev` are the properties for `device_add`, `address` the PCI address (`0000:01:00.0`) once it is plugged, `source`
     the requester ID its DMA carries (that of the bridge for a conventional device behind one), `domain` the protection
     domain it is assigned to, `slot` a number that no other device of the scenario has, `guest` the nested guest it was
-    handed to.
+    handed to, `physical` the NIC that it is a virtual function of.
     """
 
     name: str
@@ -67,6 +67,7 @@ class AttachedDevice:
     source: SourceId | None = None
     domain: str | None = None
     guest: str | None = None
+    physical: str | None = None
 
     @property
     def staging(self) -> str:
