@@ -194,7 +194,10 @@ def _unmet(step: Step, devices: Mapping[str, Device], assigned: Mapping[str, str
 
 
 def _unmet_functions(step: Step, devices: Mapping[str, Device]) -> Iterator[str]:
-    """Find what is no virtual function, or one of another NIC than it must be."""
+    """Find what is no virtual function, has none, or is one of another NIC than it must be."""
+    for name in step.needs_functions():
+        if name in devices and all(device.physical != name for device in devices.values()):
+            yield f"'{name}' ({devices[name].model_word}) has no virtual functions"
     functions = step.needs_one_nic()
     for name in functions:
         if name in devices and devices[name].physical is None:

@@ -289,7 +289,9 @@ class Session:
 
     def contents(self, name: str) -> bytes:
         """Read a whole buffer from outside of the guest, page by page."""
-        return b"".join(self.read_physical(page, PAGE, label=name) for page in self.book.buffers[name].pages)
+        buffer = self.book.buffers[name]
+        size = min(buffer.size, PAGE)
+        return b"".join(self.read_physical(page, size, label=name) for page in buffer.pages)
 
 
 def fresh_bytes(length: int) -> bytes:

@@ -264,6 +264,13 @@ RESET = "  - reset: {{device: {}, beside: {}}}\n"
         (ASSIGNED + RESET.format("vf-a", "pf"), "'pf' (igb) is no virtual function"),
         ("  - assign: rogue\n" + RESET.format("rogue", "vf-b"), "'rogue' (edu) is no virtual function"),
         (ASSIGNED + RESET.format("vf-a", "rogue"), "'rogue' (edu) is no NIC"),
+        ("  - plant: {canary: c, of: lone}\n", "'lone' (igb) has no virtual functions"),
+        ("  - plant: {canary: c, of: vf-a}\n", "'vf-a' (igb-vf) has no virtual functions"),
+        ("  - plant: {canary: c, of: rogue}\n", "'rogue' (edu) is no NIC"),
+        (
+            "  - plant: {canary: c, of: pf}\n  - assign: pf\n  - plant: {canary: d, of: pf}\n",
+            "'pf' is assigned by then; put a 'release' to the kernel before",
+        ),
     ],
 )
 def test_what_functions_of_a_nic_cannot_do_is_told_at_the_step(told, steps, message):
@@ -273,8 +280,24 @@ def test_what_functions_of_a_nic_cannot_do_is_told_at_the_step(told, steps, mess
     assert (last, message) in [(line, said) for line, _, said in told(text)]
 
 
+@pytest.mark.parametrize("key", ["guest: alice", "size: 8KiB"])
+def test_a_canary_of_a_driver_has_its_place_and_size(told, key):
+    text = HEAD + "guests:\n  alice: {}\n" + SHARED + f"steps:\n  - plant: {{canary: c, of: pf, {key}}}\n"
+
+    assert any("is in a receive buffer of the platform's kernel" in said for _, _, said in told(text))
+
+
+def test_a_canary_of_a_driver_is_no_longer_than_what_is_in_a_frame(told):
+    steps = (
+        ASSIGNED
+        + "  - plant: {canary: c, of: pf}\n  - dma: {device: vf-a, write: 64, to: c+0x3c4}\n    expect: landed\n"
+    )
+
+    assert any("'c' has 1024 bytes" in said for _, _, said in told(HEAD + SHARED + "steps:\n" + steps))
+
+
 def test_what_functions_of_a_nic_can_do_is_not_refused(planned):
-    steps = ASSIGNED + RESET.format("vf-a", "vf-b")
+    steps = ASSIGNED + RESET.format("vf-a", "vf-b") + "  - plant: {canary: c, of: pf}\n"
 
     assert planned(HEAD + SHARED + "steps:\n" + steps)
 
