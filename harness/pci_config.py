@@ -15,7 +15,7 @@ _ECAM = 0xB000_0000
 #: Specification 5.0, 10.5.1).
 _ATS, _ATS_CONTROL, _ATS_ENABLED = 0x000F, 0x06, 1 << 15
 
-_STATUS, _CAPABILITIES, _MSI = 0x06, 0x34, 0x05
+_STATUS, _CAPABILITIES, _MSI, _EXPRESS = 0x06, 0x34, 0x05, 0x10
 _HAS_CAPABILITIES = 1 << 4
 _MSI_ENABLED, _MSI_64 = 1 << 0, 1 << 7
 
@@ -41,12 +41,18 @@ def ats_enabled(session: Session, device: AttachedDevice) -> bool | None:
     return None
 
 
+def express_capability(session: Session, device: AttachedDevice) -> int:
+    """Give where the device's PCI Express capability begins; HarnessError if it has none."""
+    at = _capability(_config(session, device, 256), _EXPRESS)
+    if not at:
+        raise HarnessError(f"'{device.name}' ({device.address}) has no PCI Express capability")
+    return at
+
+
 def interrupt_message(session: Session, device: AttachedDevice) -> InterruptMessage:
     """Give what the device's MSI capability holds (PCI Local Bus 3.0, 6.8.1); HarnessError if it is not enabled."""
     config = _config(session, device, 256)
-    at = config[_CAPABILITIES] if config[_STATUS] & _HAS_CAPABILITIES else 0
-    while at and config[at] != _MSI:
-        at = config[at + 1]
+    at = _capability(config, _MSI)
     if not at:
         raise HarnessError(f"'{device.name}' ({device.address}) has no message-signalled interrupts")
     control = int.from_bytes(config[at + 2 : at + 4], "little")
@@ -56,6 +62,14 @@ def interrupt_message(session: Session, device: AttachedDevice) -> InterruptMess
     address = int.from_bytes(config[at + 4 : at + (12 if wide else 8)], "little")
     data = int.from_bytes(config[at + (12 if wide else 8) :][:2], "little")
     return InterruptMessage(address, data)
+
+
+def _capability(config: bytes, wanted: int) -> int:
+    """Give where a capability begins in configuration space, 0 if it is not there."""
+    at = config[_CAPABILITIES] if config[_STATUS] & _HAS_CAPABILITIES else 0
+    while at and config[at] != wanted:
+        at = config[at + 1]
+    return at
 
 
 def _config(session: Session, device: AttachedDevice, size: int) -> bytes:
