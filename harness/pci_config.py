@@ -15,7 +15,7 @@ _ECAM = 0xB000_0000
 #: Specification 5.0, 10.5.1).
 _ATS, _ATS_CONTROL, _ATS_ENABLED = 0x000F, 0x06, 1 << 15
 
-_STATUS, _BARS, _CAPABILITIES, _MSI, _MSIX = 0x06, 0x10, 0x34, 0x05, 0x11
+_STATUS, _BARS, _CAPABILITIES, _MSI, _EXPRESS, _MSIX = 0x06, 0x10, 0x34, 0x05, 0x10, 0x11
 _HAS_CAPABILITIES = 1 << 4
 _MSI_ENABLED, _MSI_64 = 1 << 0, 1 << 7
 
@@ -55,6 +55,14 @@ def ats_enabled(session: Session, device: AttachedDevice) -> bool | None:
             return bool(control & _ATS_ENABLED)
         at = header >> 20
     return None
+
+
+def express_capability(session: Session, device: AttachedDevice) -> int:
+    """Give where the device's PCI Express capability begins; HarnessError if it has none."""
+    at = _capability(_config(session, device, 256), _EXPRESS)
+    if not at:
+        raise HarnessError(f"'{device.name}' ({device.address}) has no PCI Express capability")
+    return at
 
 
 def interrupt_message(session: Session, device: AttachedDevice) -> InterruptMessage:
@@ -97,7 +105,7 @@ def vector_table(session: Session, device: AttachedDevice) -> tuple[Vector, ...]
 
 
 def _capability(config: bytes, wanted: int) -> int:
-    """Where in its configuration a device has a capability, 0 if it has not."""
+    """Give where a capability begins in configuration space, 0 if it is not there."""
     at = config[_CAPABILITIES] if config[_STATUS] & _HAS_CAPABILITIES else 0
     while at and config[at] != wanted:
         at = config[at + 1]

@@ -304,6 +304,7 @@ def _plug_devices(plan: Plan, scenario: Scenario, session: Session) -> None:
             kernel_driver=model.kernel_driver,
             wire=planned.wire,
             behind_bridge=planned.behind_bridge,
+            physical=planned.physical,
         )
         session.devices[planned.name] = device
         if planned.plugged and not planned.physical:
