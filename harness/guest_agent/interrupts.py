@@ -13,8 +13,8 @@ from system import read_text
 def lines_of(table: str, numbers: set[str]) -> list[dict[str, Any]]:
     """The lines of /proc/interrupts, whose text is `table`, that tell of the interrupts with these `numbers`.
 
-    In their order; `count` is the sum over all CPUs, `chip` the name of the interrupt chip, `name` those of its
-    handlers (show_interrupts in kernel/irq/proc.c).
+    `count` is the sum over all CPUs, `chip` the name of the interrupt chip, `name` those of its handlers
+    (show_interrupts in kernel/irq/proc.c).
     """
     cpus = len(table.splitlines()[0].split()) if table else 0
     found = []

@@ -18,6 +18,10 @@ from harness.nested.nic import GivenNic
 from harness.nested.platform import FarImage, Platform
 from harness.waiting import Deadline, wait_for
 
+#: Seconds from `cont` to the agent's answer, ten times what emulated virtualisation needs: each exit of the guest runs
+#: the platform's kernel and its QEMU, which are emulated.
+_BOOT_S = 400.0
+
 #: Seconds for QEMU to take a device: it resets it, and pins and maps all of the guest's memory. Measured: 3.
 _HANDED_S = 60.0
 
@@ -70,7 +74,7 @@ class NestedGuest:
             machine = stack.enter_context(
                 start_on(platform, spec, image=image, directory=directory.guest(name), journal=own, taps=taps)
             )
-            guest = stack.enter_context(Guest.boot(machine))
+            guest = stack.enter_context(Guest.boot(machine, deadline_s=_BOOT_S))
             nested = cls(name, guest, own, stack, virtualization=platform.virtualization)
             for nic in nics:
                 nested.give(nic)
