@@ -29,6 +29,10 @@ ETHERNET = bytes.fromhex("ffffffffffff 027674640002 88b5")
 _NUMBER = struct.Struct("!I")
 _TRAFFIC_S = 30.0
 
+#: Seconds of silence after which no further frame is expected of a guest that is through: on a loaded host its last
+#: ones may still be on their way through the machine that it is nested in.
+_SILENT_S = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Load:
@@ -114,7 +118,7 @@ def _digest(frames: list[bytes]) -> str:
 
 
 def _receive(wire: Wire, load: Load, deadline: Deadline, guest: Future[dict[str, Any]]) -> list[bytes]:
-    """Take frames off the wire until each number has been seen, or a second is silent after the guest was through.
+    """Take frames off the wire until each number has been seen, or `_SILENT_S` are silent after the guest was through.
 
     They are sorted by number.
 
@@ -132,7 +136,7 @@ def _receive(wire: Wire, load: Load, deadline: Deadline, guest: Future[dict[str,
     while len(found) < load.frames and not deadline.expired:
         through = guest.done()
         try:
-            frame = wire.receive(Deadline.after(1.0), matching, abort=[failed])
+            frame = wire.receive(Deadline.after(_SILENT_S if through else 1.0), matching, abort=[failed])
         except WaitTimeout:
             if through:
                 break
