@@ -40,10 +40,13 @@ def bridge(session: Session, device: AttachedDevice, name: str) -> None:
         raise InfraError(f"no bridge for '{device.name}': {done.stderr.decode(errors='replace').strip()}")
 
 
-def hand_over(session: Session, device: AttachedDevice, guest: str) -> dict[str, Any]:
-    """Assign `device` to a nested guest, whose own driver then drives it; gives what that guest sees of it."""
+def hand_over(session: Session, device: AttachedDevice, guest: str, *, msix_exposed: bool = False) -> dict[str, Any]:
+    """Assign `device` to a nested guest, whose own driver then drives it; gives what that guest sees of it.
+
+    With `msix_exposed` its real MSI-X table lies open to the guest.
+    """
     session.call("bind", bdf=device.address, driver="vfio-pci", within_s=30.0)
-    facts = session.nested[guest].hand(device.name, str(device.address))
+    facts = session.nested[guest].hand(device.name, str(device.address), msix_exposed=msix_exposed)
     session.update(device, guest=guest)
     return facts
 

@@ -136,7 +136,8 @@ class Plan:
     def without(self, protection: str) -> Plan:
         """Give the same plan with one protection taken away: on a machine where nothing translates for devices.
 
-        `unbroken` takes away what a scenario breaks itself: the same machine, its tables left as they were.
+        `unbroken` takes away what a scenario breaks itself: the same machine, its tables left as they were. So they are
+        with `intremap_off`, which takes the remapping of interrupts away and nothing else.
         """
         return replace(self, machine=_unprotected(self.machine, protection), protection_removed=protection)
 
@@ -297,7 +298,7 @@ def _planned_guests(scenario: Scenario) -> Iterable[PlannedGuest]:
     for name, guest in scenario.guests.items():
         spec = MachineSpec(
             image=guest.image,
-            kernel_args=NESTED_KERNEL_ARGS,
+            kernel_args=(*NESTED_KERNEL_ARGS, *guest.kernel_args),
             memory_mib=guest.memory >> 20,
             cpu="host",
             accelerator="kvm",
@@ -337,6 +338,9 @@ def _unprotected(machine: MachineSpec, protection: str) -> MachineSpec:
             return replace(machine, kernel_args=(*others, "intel_iommu=on", "iommu=pt"))
         case "no_viommu":
             return replace(machine, kernel_args=others, iommus=())
+        case "intremap_off":
+            unsafe = "vfio_iommu_type1.allow_unsafe_interrupts=1"
+            return replace(machine, kernel_args=(*machine.kernel_args, "intremap=off", unsafe))
         case "unbroken":
             return machine
     raise ValueError(f"'{protection}' is not a protection that can be taken away")

@@ -189,7 +189,7 @@ def running(
         machine = stack.enter_context(_started(plan, directory, host, journal))
         started()
         guest = stack.enter_context(Guest.boot(machine))
-        unbroken = plan.protection_removed == "unbroken"
+        unbroken = plan.protection_removed in ("unbroken", "intremap_off")
         raw = plan.protection_removed is not None and not unbroken
         book = AddressBook(translated=not raw)
         session = Session(guest, journal, machine.wires, raw=raw, unbroken=unbroken, book=book)

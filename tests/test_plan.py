@@ -356,6 +356,17 @@ def test_evidence_of_another_version_is_not_judged(planned, tmp_path):
         ("iommu_off", ("iommu.strict=1", "intel_iommu=off"), 1),
         ("passthrough", ("iommu.strict=1", "intel_iommu=on", "iommu=pt"), 1),
         ("no_viommu", ("iommu.strict=1",), 0),
+        (
+            "intremap_off",
+            (
+                "intel_iommu=on",
+                "iommu=nopt",
+                "iommu.strict=1",
+                "intremap=off",
+                "vfio_iommu_type1.allow_unsafe_interrupts=1",
+            ),
+            1,
+        ),
     ],
 )
 def test_a_counter_proof_takes_one_protection_away(planned, protection, arguments, units):

@@ -32,6 +32,7 @@ from state import IommuState
 from swiotlb import BounceBuffers
 from system import System
 from traffic import Traffic
+from vectors import VectorTable
 
 
 def stop() -> dict[str, Any]:
@@ -83,7 +84,7 @@ def main() -> None:
     log = KernelLog()
     machine = (
         *(System(), log, IommuState(), PciBus(), Interrupts(), Binding(), VirtualFunctions()),
-        *(Traffic(protocol.emit), BounceBuffers()),
+        *(Traffic(protocol.emit), BounceBuffers(), VectorTable(protocol.emit)),
     )
     for subject in (*machine, buffers, domains, devices):
         operations.update(subject.operations())

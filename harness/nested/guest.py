@@ -101,12 +101,15 @@ class NestedGuest:
         """Ask the agent in this guest for `op`, as `Session.call` does."""
         return self.guest.agent.call(op, within_s=within_s, **args)
 
-    def hand(self, name: str, address: str) -> dict[str, Any]:
+    def hand(self, name: str, address: str, *, msix_exposed: bool = False) -> dict[str, Any]:
         """Give this guest the platform's device at `address`, which is bound to vfio-pci; tells what the guest sees.
 
         Raises MonitorError with QEMU's words, which are VFIO's, if that refuses.
         """
-        return self._plug({"driver": "vfio-pci", "id": name, "host": address})
+        # The table that QEMU emulates lies over the real one unless it is put into a BAR that the device has not
+        # (vfio_pci_relocate_msix in hw/vfio/pci.c).
+        relocated = {"x-msix-relocation": "bar4"} if msix_exposed else {}
+        return self._plug({"driver": "vfio-pci", "id": name, "host": address, **relocated})
 
     def give(self, nic: GivenNic) -> dict[str, Any]:
         """Give this guest a NIC that its own QEMU makes; tells what the guest sees."""

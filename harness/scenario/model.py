@@ -18,7 +18,7 @@ from harness.scenario.step import AnyStep
 from harness.scenario.values import Name, OnOff, Size, Slug
 
 Image = Literal["debian-12", "debian-13", "debian-13-backports"]
-Protection = Literal["iommu_off", "passthrough", "no_viommu", "unbroken"]
+Protection = Literal["iommu_off", "passthrough", "no_viommu", "unbroken", "intremap_off"]
 
 _OPTION = re.compile(r"[a-z][a-z0-9_]*")
 _VERSION = re.compile(r"(?:>=|<=|==|>|<) ?[0-9]+(?:\.[0-9]+){0,2}")
@@ -176,6 +176,9 @@ class NestedSection(Section):
     memory: Annotated[Size, AfterValidator(_check_nested_memory)] = Field(
         default=256 << 20, description="Its memory, all of which is mapped for each device that it is handed."
     )
+    kernel_args: tuple[KernelArgument, ...] = Field(
+        default=(), description="Arguments of its kernel besides the harness' own."
+    )
     nics: dict[Name, NestedNic] = Field(default={}, description="NICs that it is not handed but given, by name.")
 
 
@@ -246,6 +249,12 @@ class Scenario(Section):
         if self.machine.kind == "linux" and protection == "unbroken" and not any(s.breaks_tables for s in self.steps):
             text = "{written} leaves whole what the steps break, but none of them breaks anything"
             raise complaint(text, value=protection, at=at, suggestion="take iommu_off, passthrough or no_viommu")
+
+        forges = any(step.forges_interrupts for step in self.steps)
+        if self.machine.kind == "linux" and (protection == "intremap_off") != forges and protection != "unbroken":
+            text = "{written} takes no protection from what the steps attack"
+            hint = "take intremap_off" if forges else "take iommu_off, passthrough or no_viommu"
+            raise complaint(text, value=protection, at=at, suggestion=hint)
 
     def _check_steps(self) -> None:
         for index, step in enumerate(self.steps):

@@ -49,6 +49,8 @@ _PROOFS = """\
 
 `iommu_off` boots with `intel_iommu=off`, `passthrough` with `iommu=pt`, `no_viommu` without a vIOMMU. Devices are then
 driven by their registers, without VFIO, and given guest-physical addresses. Every DMA of the scenario must land.
+`intremap_off` boots with `intremap=off`, and VFIO told to take the risk: the DMA of devices stays translated, and every
+interrupt of the scenario must come.
 """
 
 

@@ -134,6 +134,11 @@ class Step(Section):
         return False
 
     @property
+    def forges_interrupts(self) -> bool:
+        """Whether it sends an interrupt that only the remapping of interrupts keeps from its target."""
+        return False
+
+    @property
     def acts_from_outside(self) -> bool:
         """Whether it changes the guest's memory or registers from outside, so that the guest needs its own copy."""
         return self.breaks_tables

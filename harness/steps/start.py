@@ -10,7 +10,7 @@ from harness.judgement import Judgement, StepEvidence, nobody_faulted
 from harness.nesting import acting, hand_over, start_guest
 from harness.scenario.section import Section, Shorthand
 from harness.scenario.step import Reference, Step
-from harness.scenario.values import Name
+from harness.scenario.values import Name, OnOff
 from harness.session import Session
 from harness.verdict import Finding, Outcome, WitnessVerdict
 
@@ -20,6 +20,11 @@ class StartBody(Section):
 
     guest: Name = Field(description="One of `guests`.")
     assigns: tuple[Name, ...] = Field(default=(), description="Devices that it is handed, once it runs.")
+    msix_exposed: OnOff = Field(
+        default="off",
+        description="Whether their real MSI-X tables lie open to the guest, which finds one that its QEMU emulates "
+        "elsewhere (x-msix-relocation).",
+    )
 
 
 class Start(Step, keyword="start"):
@@ -59,7 +64,8 @@ class Start(Step, keyword="start"):
         nested = session.nested[self.start.guest]
         session.record("guest", guest=nested.name, hello=nested.guest.hello, virtualization=nested.virtualization)
         for name in self.start.assigns:
-            facts = hand_over(session, session.device(name), self.start.guest)
+            exposed = self.start.msix_exposed == "on"
+            facts = hand_over(session, session.device(name), self.start.guest, msix_exposed=exposed)
             device = session.device(name)
             inner, mine = acting(session, device)
             inner.bind_kernel_driver(mine)

@@ -401,3 +401,43 @@ def test_a_plan_with_guests_survives_its_file(planned, tmp_path):
 
     assert read.guests == plan.guests
     assert replace(read, definition={}, devices=()) == replace(plan, definition={}, devices=())
+
+
+# -- forged interrupts ------------------------------------------------------------------------------------------------
+
+FORGING = (
+    "guests:\n  alice: {kernel_args: [iomem=relaxed]}\ndevices:\n  nic: {model: e1000e}\n  rogue: {model: edu}\n"
+    "steps:\n  - assign: rogue\n  - start: {guest: alice, assigns: [nic], msix_exposed: on}\n"
+    "  - forge: {device: nic, guest: alice}\n    expect: landed\n"
+    "  - forge: {device: nic, guest: alice, victim: rogue}\n    expect: {blocked: {reason: ir-source-id}}\n"
+)
+
+
+def test_a_forged_interrupt_is_proven_by_taking_remapping_away(planned):
+    [plan] = planned(HEAD + FORGING + "counter_proof: [intremap_off]\n")
+
+    assert plan.guests[0].machine.kernel_args[-1] == "iomem=relaxed"
+    assert "intremap=off" in plan.without("intremap_off").machine.kernel_args
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    (FORGING + "counter_proof: [iommu_off]\n", "'iommu_off' takes no protection from what the steps attack"),
+    (FORGING.replace("  - assign: rogue\n", "") + "counter_proof: [intremap_off]\n",
+     "'rogue' is not assigned to a domain by then; put an 'assign' before"),
+    (FORGING.replace("ir-source-id", "pte-write"), "an interrupt is refused for a reason of its own"),
+    (FORGING.replace("alice}", "alice, format: compatibility}"), "its own message is sent as it is"),
+    (FORGING.replace(", assigns: [nic]", ""),
+     "guest 'alice' was not handed 'nic' by then; put it into 'assigns' of its 'start'"),
+])  # fmt: skip
+def test_what_is_wrong_with_a_forgery_is_told(told, text, message):
+    assert message in [found[2] for found in told(HEAD + text)]
+
+
+def test_remapping_is_not_taken_away_where_nothing_is_forged(told):
+    steps = (
+        "devices:\n  rogue: {model: edu}\nsteps:\n  - assign: rogue\n"
+        "  - map: {device: rogue, buffer: own, iova: 0x100000, size: 4KiB}\n"
+        "  - dma: {device: rogue, write: 64, to: own}\n    expect: landed\n  - plant: {canary: victim}\n"
+        "  - dma: {device: rogue, write: 64, to: victim}\n    expect: blocked\ncounter_proof: [intremap_off]\n"
+    )
+    assert "'intremap_off' takes no protection from what the steps attack" in [found[2] for found in told(HEAD + steps)]
