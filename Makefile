@@ -76,8 +76,8 @@ report: environment ## make the report of RUN again from its evidence
 shell: setup ## boot the machine of SCENARIO and open a shell in its guest
 	$(BIN)/harness shell $(or $(SCENARIO),$(filter-out scenarios,$(SCENARIOS)),unmapped-write)
 
-doctor: environment ## one line for each thing needed, with the command that mends it
-	$(BIN)/harness doctor
+doctor: environment ## one line for each thing needed, with the command that mends it; HOST=ssh://... that of another host
+	$(BIN)/harness doctor $(if $(HOST),--host '$(HOST)')
 
 lock: ## pin the newest Python packages in .ci/requirements.lock
 	$(PYTHON) -m venv build/lock

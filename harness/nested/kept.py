@@ -22,18 +22,13 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from harness.errors import HarnessError, InfraError, LaunchError, SshError, WaitTimeout
+from harness.nested.sending import start_program
 from harness.process import KILL_S, QUIT_S, REFUSED_S, TERM_S, StopRung
 from harness.ssh import Channel, Ssh
 from harness.waiting import Deadline, wait_for
 
-_PROGRAM = Path(__file__).with_name("keeper.py")
-
-#: Reads the program, whose length is its argument, from standard input, which then belongs to it.
-_LOADER = (
-    "import os,sys\nb=b''\n"
-    "while len(b)<int(sys.argv[1]): b+=os.read(0,int(sys.argv[1])-len(b))\n"
-    "exec(compile(b,'keeper','exec'))"
-)
+#: The far end.
+_PROGRAM = ("harness.nested.keeper",)
 
 _FRAME = struct.Struct("!BI")
 _CHUNK = 1 << 16
@@ -101,10 +96,8 @@ class KeptProcess:
             for number, name in enumerate(job.outputs, start=1 + len(ends)):
                 file = stack.enter_context(files[name].open("ab", buffering=0))
                 self._sinks[number] = _into_file(file)
-            program = _PROGRAM.read_bytes()
-            self._channel: Channel = ssh.open(["python3", "-I", "-c", _LOADER, str(len(program))])
+            self._channel: Channel = start_program(ssh, _PROGRAM, job.line())
             stack.callback(self._channel.close)
-            self._channel.send(program + job.line(), Deadline.after(_STARTED_S))
             self._pumps = [
                 threading.Thread(target=self._receive, name="kept-receive", daemon=True),
                 threading.Thread(target=self._forward, args=([pair[1] for pair in ends.values()],), daemon=True),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,53 +12,7 @@ from harness.errors import LaunchError, SshError
 from harness.nested.kept import Job, KeptProcess
 from harness.process import StopRung
 from harness.waiting import Deadline, wait_for
-
-
-class PipeChannel:
-    """A command with its streams, as `harness.ssh.Channel` gives them."""
-
-    def __init__(self, argv):
-        self.process = subprocess.Popen(
-            [sys.executable, *argv[1:]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-
-    def send(self, data, deadline, abort=()):  # noqa: ARG002 - the shape of a channel
-        try:
-            self.process.stdin.write(data)
-            self.process.stdin.flush()
-        except OSError as error:
-            raise SshError(f"no input is taken any more: {error}") from error
-
-    def read(self, deadline, abort=()):  # noqa: ARG002
-        return os.read(self.process.stdout.fileno(), 65536)
-
-    def stderr_text(self):
-        return ""
-
-    def cut(self):
-        """Lose the connection."""
-        self.process.stdin.close()
-
-    def close(self):
-        if not self.process.stdin.closed:
-            self.process.stdin.close()
-        self.process.wait(10)
-
-
-class PipeSsh:
-    """What a `KeptProcess` needs of an SSH connection."""
-
-    def __init__(self):
-        self.channels = []
-
-    def open(self, argv, *, timeout_s=20.0):  # noqa: ARG002
-        self.channels.append(PipeChannel(argv))
-        return self.channels[-1]
-
-    def close(self):
-        for channel in self.channels:
-            channel.process.stdout.close()
-            channel.process.stderr.close()
+from tests.pipes import PipeSsh
 
 
 @pytest.fixture
