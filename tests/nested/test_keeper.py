@@ -12,6 +12,7 @@ from harness.errors import LaunchError, SshError
 from harness.nested.kept import Job, KeptProcess
 from harness.process import StopRung
 from harness.waiting import Deadline, wait_for
+from harness.wire import Wire
 from tests.pipes import PipeSsh
 
 
@@ -88,3 +89,32 @@ def test_nothing_can_be_asked_of_a_program_that_has_ended(ssh, tmp_path):
         assert ended(kept) == 0
         with pytest.raises(SshError, match="ended with 0; no 'scratch'"):
             kept.scratch(2)
+
+
+def test_datagrams_keep_their_bounds_and_those_that_nobody_takes_are_lost(ssh, tmp_path):
+    wire = Wire("w")
+    script = (
+        "import os\n"
+        "for _ in range(2000): os.write(44, b'x' * 1400)\n"
+        "got = [os.read(44, 99999), os.read(44, 99999)]\n"
+        "os.write(41, b'%d %d' % (len(got[0]), len(got[1])))\n"
+        "os.read(40, 1)"
+    )
+    job = Job(
+        argv=[sys.executable, "-I", "-c", script],
+        env={},
+        streams={"talk": 40},
+        datagrams={"w": 44},
+        outputs={"log": 41, "stderr": 1},
+        data={},
+        scratch=43,
+    )
+    files = {"log": tmp_path / "log", "stderr": tmp_path / "stderr"}
+    with wire, KeptProcess(ssh, job, files, {"w": wire.far_end}) as kept:
+        wire.send(b"a" * 60)
+        wire.send(b"b" * 9000)
+        wait_for("both to be told of", (tmp_path / "log").read_text, Deadline.after(10.0))
+        assert (tmp_path / "log").read_text() == "60 9000"
+        assert {len(frame) for frame in wire.drain()} == {1400}
+        kept.streams["talk"].sendall(b"q")
+        assert ended(kept) == 0
