@@ -15,7 +15,10 @@ PAGE = 4096
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """A named piece of guest memory; `pages` are the guest-physical addresses of its 4 KiB pages, in order."""
+    """A named piece of guest memory; `pages` are the guest-physical addresses of its 4 KiB pages, in order.
+
+    A piece that is smaller than a page need not begin at one.
+    """
 
     name: str
     size: int

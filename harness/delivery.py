@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from harness.evidence import Entry
 from harness.judgement import StepEvidence
 from harness.verdict import Witness, WitnessVerdict
 from harness.vtd.interrupts import InterruptAddress, InterruptRequest, SourceValidation
@@ -64,10 +65,10 @@ class Delivery:
             self._announcement(),
             self._count(),
             self._chip(),
-            self._register(),
-            self._message(),
-            self._entry(),
-            self._trace(),
+            self.register(),
+            self.message(),
+            self.entry(),
+            self.trace(),
         )
 
     @property
@@ -78,6 +79,15 @@ class Delivery:
     def _sent(self) -> tuple[int, int]:
         address, data = self.about["message"]
         return int(address), int(data)
+
+    @property
+    def traced(self) -> list[Entry]:
+        """What QEMU traced of its message."""
+        return [
+            entry
+            for entry in self.evidence.entries
+            if (entry.source, entry.kind) == ("trace", "remapped") and tuple(entry.data["request"]) == self._sent
+        ]
 
     @property
     def _table(self) -> InterruptRemapTableAddress:
@@ -107,19 +117,22 @@ class Delivery:
         right = len(chips) == 1 and all(chip.startswith("IR-") == self._remapped for chip in chips)
         return self._says("chip", f"the interrupt chip is {', '.join(sorted(chips)) or 'not told'}", right=right)
 
-    def _register(self) -> Witness:
+    def register(self) -> Witness:
+        """What GSTS and IRTA say."""
         enabled, extended = GlobalStatus(self.about["gsts"]).interrupt_remapping_enabled, self._table.extended_mode
         right = enabled == self._remapped and (not enabled or bool(extended) == (self.remapping == "x2apic"))
         return self._says("register", f"GSTS.IRES={enabled:d} IRTA.EIME={extended}", right=right)
 
-    def _message(self) -> Witness:
+    def message(self) -> Witness:
+        """What stands in the device."""
         address, data = self._sent
         remappable = bool(InterruptAddress(address).remappable)
         kind = "remappable" if remappable else f"compatibility format, {Target.of_message(address, data)}"
         text = f"the device's message is {address:#x}/{data:#x} ({kind})"
         return self._says("message", text, right=remappable == self._remapped)
 
-    def _entry(self) -> Witness:
+    def entry(self) -> Witness:
+        """What the message leads to in the interrupt remapping table."""
         address, data = self._sent
         if not self._remapped:
             named = InterruptRequest.read(address, data)
@@ -150,18 +163,15 @@ class Delivery:
         unit = Unit.from_registers(Capability(self.about["cap"]), ExtendedCapability(self.about["ecap"]))
         return walk_interrupt(unit, self._table, self._sent, source, read)
 
-    def _trace(self) -> Witness:
+    def trace(self) -> Witness:
+        """What QEMU made of the messages."""
         watched = any(
             entry.source == "trace" and entry.kind == "watching" and INTERRUPT_REMAPPED in entry.data["events"]
             for entry in self.evidence.entries
         )
         if not watched:
             return self._witness("host-trace", _MISSING, "QEMU's trace of remapped interrupts was not switched on")
-        mine = [
-            entry
-            for entry in self.evidence.entries
-            if (entry.source, entry.kind) == ("trace", "remapped") and tuple(entry.data["request"]) == self._sent
-        ]
+        mine = self.traced
         became = {tuple(entry.data["message"]) for entry in mine}
         refs = tuple(entry.ref for entry in mine[:3])
         if not self._remapped:

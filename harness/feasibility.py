@@ -89,6 +89,7 @@ def _wrong_steps(variant: Variant) -> Iterator[Diagnostic]:
         here = ("steps", index, step.keyword)
         unmet = (
             *_unmet(step, devices, books.domains),
+            *_unmet_functions(step, devices),
             *_unmet_in_guests(step, books),
             *_wrong_handovers(step, devices, books),
             *_without_nics(step, variant.scenario, books),
@@ -190,6 +191,21 @@ def _unmet(step: Step, devices: Mapping[str, Device], assigned: Mapping[str, str
     for name in step.needs_unplugged():
         if name in devices and devices[name].plugged:
             yield f"'{name}' is there from the start; declare it with plugged: false"
+
+
+def _unmet_functions(step: Step, devices: Mapping[str, Device]) -> Iterator[str]:
+    """Find what is no virtual function, has none, or is one of another NIC than it must be."""
+    for name in step.needs_functions():
+        if name in devices and all(device.physical != name for device in devices.values()):
+            yield f"'{name}' ({devices[name].model_word}) has no virtual functions"
+    functions = step.needs_one_nic()
+    for name in functions:
+        if name in devices and devices[name].physical is None:
+            yield f"'{name}' ({devices[name].model_word}) is no virtual function"
+    if len(set(functions)) < len(functions):
+        yield f"'{functions[0]}' cannot be beside itself"
+    elif len({devices[name].physical for name in functions if name in devices}) > 1:
+        yield f"{' and '.join(map(repr, functions))} are not virtual functions of one NIC"
 
 
 def _unmet_in_guests(step: Step, books: _Books) -> Iterator[str]:

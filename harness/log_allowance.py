@@ -1,13 +1,15 @@
 """Pacing by the guest's log: Linux logs only so many faults in a window, and evidence must not be lost to that.
 
 `dmar_fault` (drivers/iommu/intel/dmar.c) lets 10 messages pass in 5 s and spends 3 on each fault: the status line, the
-fault line, and the turn of the loop that finds the record empty.
+fault line, and the turn of the loop that finds the record empty. Its window begins with the first fault after the one
+before has ended (___ratelimit in lib/ratelimit.c), at a time that is not known here: so no 5 s may have more faults.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 
 from harness.waiting import wait_until
 
@@ -19,18 +21,26 @@ WINDOW_S = 5.2
 
 @dataclass(slots=True)
 class LogAllowance:
-    """The kernel's current rate-limit window: when it ends (monotonic seconds) and the faults it has room for."""
+    """When the last faults were provoked, at the latest (monotonic seconds), as many as a window has room for.
 
-    ends: float = 0.0
-    left: int = LOGGED_FAULTS
+    `_booked` is how many of them the last `take` was for.
+    """
+
+    _booked: int = 0
+    _last: deque[float] = field(default_factory=lambda: deque(maxlen=LOGGED_FAULTS))
 
     def take(self, *, everything: bool = False) -> float:
         """Wait until the log has room for a fault, book it (or the whole window), and return the seconds waited."""
         begun = time.monotonic()
-        if self.left == 0:
-            wait_until(self.ends)
+        if len(self._last) == LOGGED_FAULTS:
+            wait_until(self._last[0] + WINDOW_S)
+        self._booked = LOGGED_FAULTS if everything else 1
         now = time.monotonic()
-        if now >= self.ends:
-            self.ends, self.left = now + WINDOW_S, LOGGED_FAULTS
-        self.left = 0 if everything else self.left - 1
+        self._last.extend([now] * self._booked)
         return now - begun
+
+    def over(self) -> None:
+        """Note that what the last `take` was for has happened by now: it may have been told long after."""
+        for _ in range(self._booked):
+            self._last.pop()
+        self._last.extend([time.monotonic()] * self._booked)

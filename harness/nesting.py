@@ -103,16 +103,31 @@ def seize(session: Session, device: AttachedDevice) -> None:
     inner, mine = acting(session, device)
     inner.call("bind", bdf=mine.address, driver=None, within_s=_NESTED_S)
     inner.call("buffer_create", name=device.staging, size=PAGE, within_s=_NESTED_S)
+    _open(inner, mine)
+    session.update(device, domain=device.guest)
+
+
+def reopen(session: Session, device: AttachedDevice) -> None:
+    """Close `device` and open it anew for its engine, after a reset, where it is open now."""
+    inner, mine = acting(session, device)
+    inner.call("device_close", device=device.name, within_s=_NESTED_S)
+    _open(inner, mine)
+
+
+def _open(inner: Session, device: AttachedDevice) -> None:
+    """Open `device` for its engine in the session in which it is told what to do.
+
+    `raw`, not by VFIO, where no remapping unit is: in a nested guest that of the platform stands behind the device.
+    """
     inner.call(
         "device_open",
         device=device.name,
-        bdf=mine.address,
+        bdf=device.address,
         model=device.model,
-        via="raw",  # there is no remapping unit in the nested guest: that of the platform stands behind it
-        mailbox={"buffer": device.staging, "iova": None},
+        via="raw" if inner.raw else "vfio",
+        mailbox={"buffer": device.staging, "iova": None if inner.raw else device.staging_iova},
         within_s=_NESTED_S,
     )
-    session.update(device, domain=device.guest)
 
 
 def translate(session: Session, device: AttachedDevice, address: int, access: Access = Access.READ) -> Walk:

@@ -16,6 +16,7 @@ import ctypes
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,9 @@ from harness.waiting import Deadline, wait_for
 QUIT_S = 5.0
 TERM_S = 3.0
 KILL_S = 5.0
+
+#: Seconds that a whole ladder takes at most.
+LADDER_S = QUIT_S + TERM_S + KILL_S
 
 #: Seconds given after a polite request that failed: the connection may have broken because the process is just ending.
 REFUSED_S = 0.5
@@ -120,23 +124,29 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
-    def stop(self, *, quit: Callable[[], None] | None) -> StopRung:  # noqa: A002 - it is the QMP command's name
+    def stop(
+        self,
+        *,
+        quit: Callable[[], None] | None,  # noqa: A002 - it is the QMP command's name
+        quit_s: float = QUIT_S,
+    ) -> StopRung:
         """End the process and return the rung that did it: `quit`, SIGTERM, SIGKILL, each with a deadline.
 
-        `quit` asks the process politely (QMP `quit`); what it raises counts as "did not work". Calling stop again
-        is allowed and returns ALREADY_GONE. Raises InfraError if the process group is not empty in the end.
+        `quit` asks the process politely (QMP `quit`), which is given `quit_s` seconds to end; what it raises counts as
+        "did not work". Calling stop again is allowed and returns ALREADY_GONE. Raises InfraError if the process group
+        is not empty in the end.
         """
-        rung = self._climb(quit)
+        rung = self._climb(quit, quit_s)
         self._empty_group()
         return rung
 
-    def _climb(self, ask: Callable[[], None] | None) -> StopRung:
+    def _climb(self, ask: Callable[[], None] | None, quit_s: float) -> StopRung:
         if self.poll() is not None:
             return StopRung.ALREADY_GONE
         if ask is not None:
             try:
                 ask()
-                seconds = QUIT_S
+                seconds = quit_s
             except InfraError:
                 seconds = REFUSED_S
             if self._ended_within(seconds):
@@ -172,6 +182,23 @@ def die_with_parent(parent: int) -> None:
     ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def heed_every_interrupt() -> None:
+    """From now on send SIGINT again to this process whenever the KeyboardInterrupt of one was lost.
+
+    The handler runs wherever the main thread is. In a finalizer or the callback of a weak reference (asyncio keeps its
+    tasks in a WeakSet) Python prints and ignores what it raises, and the interrupt would have ended nothing.
+    """
+    told = sys.unraisablehook
+
+    def ignored(error: sys.UnraisableHookArgs) -> None:
+        told(error)
+        if issubclass(error.exc_type, KeyboardInterrupt):
+            # By a thread: what it raises here would be ignored as well.
+            threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    sys.unraisablehook = ignored
 
 
 def group_members(group: int) -> list[int]:

@@ -22,9 +22,11 @@ from harness.witnesses.guest_log import LogLine, logged_faults
 from harness.witnesses.host_trace import (
     FAULT_DISABLED,
     WATCHED,
+    config_write,
     descriptor,
     dmar_fault,
     folded,
+    function_reset,
     read_trace,
     recorded_fault,
     remapped_message,
@@ -108,6 +110,12 @@ class Recorder:
             remapped = remapped_message(line)
             if remapped is not None:
                 journal.record("trace", "remapped", t=line.t, request=remapped[0], message=remapped[1])
+            written, number = config_write(line), function_reset(line)
+            if written is not None:
+                data = {"source_id": str(written.function), "offset": written.offset, "value": written.value}
+                journal.record("trace", "config-write", t=line.t, **data)
+            if number is not None:
+                journal.record("trace", "function-reset", t=line.t, number=number)
             recorded = recorded_fault(line)
             if recorded is not None:
                 told += 1

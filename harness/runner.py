@@ -350,6 +350,7 @@ def _plug_devices(plan: Plan, scenario: Scenario, session: Session) -> None:
             kernel_driver=model.kernel_driver,
             wire=planned.wire,
             behind_bridge=planned.behind_bridge,
+            physical=planned.physical,
             driven_as=model.driven_as,
             at_host=SourceId.parse(planned.host_address) if planned.host_address else None,
         )

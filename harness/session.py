@@ -56,7 +56,8 @@ class AttachedDevice:
     `qdev` are the properties for `device_add`, `address` the PCI address (`0000:01:00.0`) once it is plugged, `source`
     the requester ID its DMA carries (that of the bridge for a conventional device behind one), `domain` the protection
     domain it is assigned to, `slot` a number that no other device of the scenario has, `guest` the nested guest it was
-    handed to. A NIC of the lab host is `driven_as` what it is like, and its requests carry `at_host` there.
+    handed to, `physical` the NIC that it is a virtual function of. A NIC of the lab host is `driven_as` what it is
+    like, and its requests carry `at_host` there.
     """
 
     name: str
@@ -71,6 +72,7 @@ class AttachedDevice:
     source: SourceId | None = None
     domain: str | None = None
     guest: str | None = None
+    physical: str | None = None
     driven_as: str | None = None
     at_host: SourceId | None = None
 
@@ -91,9 +93,9 @@ class Session:
 
     `raw` tells that a protection was taken away: there is no domain to put a device in, so devices are driven without
     VFIO, by their registers in sysfs, and use guest-physical addresses. `unbroken` tells that steps which break the
-    unit's tables leave them as they are. `host_log` is there where the machine has a NIC of a lab host. `patches` are the
-    breaks that are there now, `boot_log` is the guest's log up to the first step, `listening` is set when the guest
-    agent says that it listens on a NIC.
+    unit's tables leave them as they are. `patches` are the breaks that are there now, `boot_log` is the guest's log up
+    to the first step, `listening` is set when the guest agent says that it listens on a NIC. `host_log` is the kernel's
+    log of a lab host that has handed out a NIC.
     """
 
     guest: Guest
@@ -131,10 +133,15 @@ class Session:
     @contextmanager
     def provoking(self, *, storm: bool = False) -> Iterator[None]:
         """Around a provoked fault: wait first until the guest's log has room for it; a `storm` uses all of it up."""
-        if not (self.raw or self.unbroken):
-            waited = self.allowance.take(everything=storm)
-            self.journal.record("runner", "paced", waited_s=round(waited, 2))
-        yield
+        if self.raw or self.unbroken:
+            yield
+            return
+        waited = self.allowance.take(everything=storm)
+        self.journal.record("runner", "paced", waited_s=round(waited, 2))
+        try:
+            yield
+        finally:
+            self.allowance.over()
 
     def heal(self) -> None:
         """At the end of a run: put back what is broken, so that the guest lets go of its devices in peace, if it can.
@@ -292,7 +299,9 @@ class Session:
 
     def contents(self, name: str) -> bytes:
         """Read a whole buffer from outside of the guest, page by page."""
-        return b"".join(self.read_physical(page, PAGE, label=name) for page in self.book.buffers[name].pages)
+        buffer = self.book.buffers[name]
+        size = min(buffer.size, PAGE)
+        return b"".join(self.read_physical(page, size, label=name) for page in buffer.pages)
 
 
 def fresh_bytes(length: int) -> bytes:

@@ -168,7 +168,7 @@ def judge_exchanges(evidence: StepEvidence, *, translated: bool = True) -> Judge
     exchanges = evidence.observations("traffic")
     findings = [judge_exchange(evidence, entry.data, entry.ref) for entry in exchanges]
     frames = sum(2 * entry.data["load"]["frames"] for entry in exchanges)
-    path = _path_taken(evidence, {str(entry.data["source_id"]) for entry in exchanges}, frames, translated=translated)
+    path = path_taken(evidence, {str(entry.data["source_id"]) for entry in exchanges}, frames, translated=translated)
     if path.verdict is not WitnessVerdict.CONFIRMS:
         outcome = Outcome.FAIL if path.verdict is WitnessVerdict.DENIES else Outcome.ERROR
         findings.append(Finding(outcome=outcome, text=path.evidence, step=evidence.index, refs=path.refs))
@@ -178,7 +178,7 @@ def judge_exchanges(evidence: StepEvidence, *, translated: bool = True) -> Judge
     return Judgement(findings=tuple(findings), witnesses=(path, others))
 
 
-def _path_taken(evidence: StepEvidence, sources: set[str], frames: int, *, translated: bool) -> Witness:
+def path_taken(evidence: StepEvidence, sources: set[str], frames: int, *, translated: bool) -> Witness:
     """Witness which way the NIC's DMA took: each frame needs at least one DMA, and QEMU traces each translation."""
     traced = [
         entry

@@ -58,3 +58,36 @@ def test_a_storm_uses_the_window_up(clock):
     allowance.take(everything=True)
 
     assert allowance.take() == pytest.approx(WINDOW_S)
+
+
+def test_no_window_that_the_kernel_may_have_begun_holds_more_faults_than_it_logs(clock):
+    allowance = LogAllowance()
+    provoked = []
+    for pause in (0, 0.4, 4.7, 0.6, 1.2, 0.2, 3.0, 0.1, 5.2, 0, 0, 0, 0):
+        clock.now += pause
+        allowance.take()
+        provoked.append(clock.now)
+
+    for begin in provoked:
+        assert sum(begin <= moment < begin + 5 for moment in provoked) <= LOGGED_FAULTS
+
+
+def test_a_fault_that_took_its_time_counts_from_when_it_was_over(clock):
+    allowance = LogAllowance()
+    for _ in range(LOGGED_FAULTS):
+        allowance.take()
+        clock.now += 2
+        allowance.over()
+    clock.now += 1
+
+    # the first was over five seconds ago
+    assert allowance.take() == pytest.approx(WINDOW_S - 5)
+
+
+def test_a_storm_counts_from_when_it_was_over(clock):
+    allowance = LogAllowance()
+    allowance.take(everything=True)
+    clock.now += 3
+    allowance.over()
+
+    assert allowance.take() == pytest.approx(WINDOW_S)

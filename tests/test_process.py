@@ -116,3 +116,34 @@ def test_a_program_that_is_not_there_says_so(output) -> None:
         wait_for("the end", lambda: process.poll() is not None, Deadline.after(5))
         assert process.poll() == 127
         assert "/nonexistent/qemu" in process.stderr_text()
+
+
+INTERRUPTED_IN_A_CALLBACK = """
+import signal, threading, weakref
+from harness.process import heed_every_interrupt
+{heed}
+class Task: pass
+task = Task()
+dropped = weakref.ref(task, lambda _: signal.raise_signal(signal.SIGINT))
+try:
+    del task
+    threading.Event().wait(2)
+    print("lost")
+except KeyboardInterrupt:
+    print("heeded")
+"""
+
+
+@pytest.mark.parametrize(("heed", "said"), [("heed_every_interrupt()", "heeded"), ("", "lost")])
+def test_an_interrupt_is_heeded_where_python_ignores_it(heed, said) -> None:
+    script = INTERRUPTED_IN_A_CALLBACK.format(heed=heed)
+    ran = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=20)
+    assert "Exception ignored in" in ran.stderr, "it was raised where it could be caught, so this test shows nothing"
+    assert ran.stdout.split() == [said]
+
+
+def test_a_process_is_given_the_time_it_was_asked_to_end_in(output, monkeypatch) -> None:
+    monkeypatch.setattr(process_module, "QUIT_S", 0.05)
+    script = "trap 'sleep 0.5; exit 0' USR1; echo up; while :; do sleep 0.05; done"
+    with started(shell(script, output)) as slow:
+        assert slow.stop(quit=lambda: os.kill(slow.pid, signal.SIGUSR1), quit_s=10) == StopRung.QUIT

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+from harness.process import heed_every_interrupt
 
 #: The first interrupt ends the work, the second one the patience with its end. More could hit the writing of reports.
 _MOST = 2
@@ -19,6 +22,8 @@ class Interrupts:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
+        self._told = sys.unraisablehook
+        heed_every_interrupt()
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._interrupt)
         return self
@@ -26,6 +31,7 @@ class Interrupts:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        sys.unraisablehook = self._told
 
     def ended_early(self, work: Callable[[], None]) -> bool:
         """Do `work` and tell whether it was interrupted."""

@@ -13,7 +13,8 @@ from system import read_text
 def lines_of(table: str, numbers: set[str]) -> list[dict[str, Any]]:
     """The lines of /proc/interrupts, whose text is `table`, that tell of the interrupts with these `numbers`.
 
-    `count` is the sum over all CPUs, `chip` the name of the interrupt chip (show_interrupts in kernel/irq/proc.c).
+    In their order; `count` is the sum over all CPUs, `chip` the name of the interrupt chip, `name` those of its
+    handlers (show_interrupts in kernel/irq/proc.c).
     """
     cpus = len(table.splitlines()[0].split()) if table else 0
     found = []
@@ -22,7 +23,8 @@ def lines_of(table: str, numbers: set[str]) -> list[dict[str, Any]]:
         fields = rest.split()
         if number.strip() in numbers and len(fields) > cpus:
             counts = [int(field) for field in fields[:cpus]]
-            found.append({"irq": int(number), "count": sum(counts), "chip": fields[cpus]})
+            name = " ".join(fields[cpus + 2 :])
+            found.append({"irq": int(number), "count": sum(counts), "chip": fields[cpus], "name": name})
     return found
 
 

@@ -137,28 +137,38 @@ class Traffic:
             "received": {**reception.summary(), "expected_sha256": digest(wanted)},
         }
 
-    def echo(self, *, frames: int, bdf: str, timeout_s: float = 30) -> dict[str, Any]:
-        """Send each frame of the experiments' EtherType back as it came, until `frames` of them or `timeout_s`.
+    def echo(
+        self, *, bdf: str, frames: int | None = None, until: str | None = None, timeout_s: float = 30
+    ) -> dict[str, Any]:
+        """Send each frame of the experiments' EtherType back as it came, until `timeout_s` at the latest.
 
-        Announces that it listens as `traffic` does.
+        It ends with the last of `frames`, or with one whose payload begins with the bytes `until` (hex), which is sent
+        back too; `ended` tells whether one of both has come. Announces that it listens as `traffic` does.
         """
+        last = from_hex(until) if until is not None else None
+        if frames is None and not last:
+            raise Refused("echo needs frames or until")
         name = netdev_of(bdf)
         if name is None:
             raise Refused(f"{bdf} has no network interface")
         ends = time.monotonic() + timeout_s
         bring_up(name, timeout_s)
         sent = 0
+        ended = False
         with attempting(f"open a packet socket on {name}"), _packet_socket(name) as wire:
             self._emit({"event": "traffic", "state": "ready", "netdev": name, "time_ns": time.monotonic_ns()})
             own = wire.getsockname()[4][:6]
             header = _ETHERNET.pack(_BROADCAST, own, ETHERTYPE)
-            while sent < frames and time.monotonic() < ends:
+            while not ended and time.monotonic() < ends:
                 if not select.select([wire], [], [], 0.1)[0]:
                     continue
                 frame, address = wire.recvfrom(65536)
                 if address[2] != socket.PACKET_OUTGOING and frame[6:12] != own:
-                    sent += _send(wire, header + frame[_ETHERNET.size :])
-        return {"netdev": name, "frames": sent}
+                    payload = frame[_ETHERNET.size :]
+                    went = _send(wire, header + payload)
+                    sent += went
+                    ended = sent == frames or bool(went and last and payload.startswith(last))
+        return {"netdev": name, "frames": sent, "ended": ended}
 
 
 def bring_up(name: str, timeout_s: float) -> None:

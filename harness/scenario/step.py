@@ -215,6 +215,14 @@ class Step(Section):
         """Give the devices that must be NICs under their kernel driver for it."""
         return ()
 
+    def needs_functions(self) -> Iterable[str]:
+        """Give the devices that must have virtual functions for it."""
+        return ()
+
+    def needs_one_nic(self) -> Sequence[str]:
+        """Give the devices that must be different virtual functions of one NIC for it."""
+        return ()
+
     def needs_unplugged(self) -> Iterable[str]:
         """Give the devices that must not be there from the start for it."""
         return ()

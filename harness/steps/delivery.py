@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
 from harness.delivery import Delivery, Remapping
 from harness.errors import InfraError
 from harness.judgement import Judgement, StepEvidence, nobody_faulted, single
-from harness.pci_config import InterruptMessage, interrupt_message
+from harness.pci_config import interrupt_message
+from harness.remapping import entry_named, unit_registers
 from harness.scenario.section import Section
 from harness.scenario.step import Reference, Step
 from harness.scenario.values import Name
 from harness.session import Session
 from harness.verdict import Finding, Outcome, WitnessVerdict
-from harness.vtd.interrupts import InterruptRemapEntry, InterruptRequest
-from harness.vtd.registers import CAP, DEFAULT_BASE, ECAP, GSTS, IRTA, InterruptRemapTableAddress
 from harness.witnesses.host_trace import INTERRUPT_REMAPPED
 
 #: Seconds each interrupt is waited for; QEMU raises it before the write that requests it returns.
@@ -74,7 +73,6 @@ class DeliverInterrupts(Step, keyword="delivery"):
                 f"the guest has given '{device.name}' another interrupt message meanwhile",
                 hint="it moves interrupts between CPUs; take a machine with one",
             )
-        machine = session.guest.machine
         session.record(
             "delivery",
             device=device.name,
@@ -84,12 +82,9 @@ class DeliverInterrupts(Step, keyword="delivery"):
             after=after,
             counted_before=counted,
             counted_after=session.call("interrupts", bdf=device.address)["interrupts"],
-            gsts=machine.register(DEFAULT_BASE + GSTS),
-            irta=machine.register(DEFAULT_BASE + IRTA, 8),
-            cap=machine.register(DEFAULT_BASE + CAP, 8),
-            ecap=machine.register(DEFAULT_BASE + ECAP, 8),
+            **unit_registers(session),
             message=(message.address, message.data),
-            entry=_entry(session, message),
+            entry=entry_named(session, message),
         )
 
     def judge(self, evidence: StepEvidence) -> Judgement:
@@ -109,14 +104,3 @@ class DeliverInterrupts(Step, keyword="delivery"):
         text = f"{self.summary()}: {told or 'all witnesses agree'}"
         finding = Finding(outcome=outcome, text=text, step=evidence.index, refs=(seen.ref,))
         return Judgement(findings=(finding,), witnesses=witnesses)
-
-
-def _entry(session: Session, message: InterruptMessage) -> dict[str, Any] | None:
-    """Read the entry that the message names, None where it names none."""
-    request = InterruptRequest.read(message.address, message.data)
-    if request is None:
-        return None
-    table = InterruptRemapTableAddress(session.guest.machine.register(DEFAULT_BASE + IRTA, 8))
-    address = table.table + request.index * InterruptRemapEntry.SIZE
-    data = session.read_physical(address, InterruptRemapEntry.SIZE, label="interrupt remapping entry")
-    return {"address": address, "data": data.hex()}

@@ -34,6 +34,11 @@ DESCRIPTOR_TAKEN = "vtd_inv_desc"
 #: what became of it.
 INTERRUPT_REMAPPED = "vtd_ir_remap_msi"
 
+#: Emitted for every write to a function's configuration space (pci_host_config_write_common in hw/pci/pci_host.c).
+CONFIG_WRITTEN = "pci_cfg_write"
+#: Emitted when an igb resets a virtual function, whoever asked for it (igb_core_vf_reset in hw/net/igb_core.c).
+FUNCTION_RESET = "igb_core_vf_reset"
+
 WATCHED = (DMAR_FAULT, FAULT_RECORDED, FAULT_DISABLED)
 
 #: Where the addresses end that a device with 32 address bits can issue.
@@ -47,6 +52,8 @@ _TRANSLATED = re.compile(
 _EVENT_SENT = re.compile(r"addr 0x(?P<address>[0-9a-f]+) data 0x(?P<data>[0-9a-f]+)")
 _DESCRIPTOR = re.compile(r"invalidate desc type .+? high 0x(?P<high>[0-9a-f]+) low 0x(?P<low>[0-9a-f]+)")
 _REMAPPED = re.compile(r"\(addr 0x([0-9a-f]+), data 0x([0-9a-f]+)\) -> \(addr 0x([0-9a-f]+), data 0x([0-9a-f]+)\)")
+_CONFIG_WRITTEN = re.compile(r".+ ([0-9a-f]{2}):([0-9a-f]{2})\.([0-7]) @0x([0-9a-f]+) <- 0x([0-9a-f]+)")
+_FUNCTION_RESET = re.compile(r"VF(\d+)")
 _DMAR_FAULT = re.compile(
     r"sid 0x(?P<sid>[0-9a-f]+) fault (?P<fault>\d+) addr 0x(?P<addr>[0-9a-f]+) write (?P<write>\d)"
 )
@@ -117,6 +124,30 @@ def remapped_message(line: TraceLine) -> tuple[tuple[int, int], tuple[int, int]]
         return None
     address, data, new_address, new_data = (int(number, 16) for number in match.groups())
     return (address, data), (new_address, new_data)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigWrite:
+    """A write of `value` to `offset` of the configuration space of `function`."""
+
+    function: SourceId
+    offset: int
+    value: int
+
+
+def config_write(line: TraceLine) -> ConfigWrite | None:
+    """Read a `pci_cfg_write` line; None for every other event."""
+    match = _CONFIG_WRITTEN.fullmatch(line.text) if line.event == CONFIG_WRITTEN else None
+    if match is None:
+        return None
+    bus, device, function, offset, value = (int(number, 16) for number in match.groups())
+    return ConfigWrite(SourceId(bus << 8 | device << 3 | function), offset, value)
+
+
+def function_reset(line: TraceLine) -> int | None:
+    """Give the number of the virtual function that an `igb_core_vf_reset` line tells of; None for other events."""
+    match = _FUNCTION_RESET.fullmatch(line.text) if line.event == FUNCTION_RESET else None
+    return None if match is None else int(match[1])
 
 
 def read_trace(texts: Iterable[str]) -> tuple[list[TraceLine], list[str]]:
@@ -199,4 +230,6 @@ _READERS: dict[str, Callable[[TraceLine], object]] = {
     EVENT_SENT: sent_event,
     DESCRIPTOR_TAKEN: descriptor,
     INTERRUPT_REMAPPED: remapped_message,
+    CONFIG_WRITTEN: config_write,
+    FUNCTION_RESET: function_reset,
 }

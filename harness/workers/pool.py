@@ -22,7 +22,7 @@ from typing import Self
 
 from harness import suite
 from harness.plan import Plan
-from harness.process import Process
+from harness.process import LADDER_S, Process
 from harness.result import Progress, Result
 from harness.workers.messages import Job, Said, unheard
 
@@ -33,6 +33,9 @@ Watch = Callable[[int, Progress | Said], None]
 _MAIN = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); from harness.workers.worker import main; main()"
 
 _LOG_LINES = 5
+
+#: Seconds for an interrupted worker to end: its QEMU may take the whole ladder, and evidence is written then.
+_STOPPED_S = LADDER_S + 5.0
 
 
 @dataclass(slots=True)
@@ -83,7 +86,7 @@ class Workers:
                     with suppress(ProcessLookupError):
                         os.kill(worker.process.pid, signal.SIGINT)
             for worker in self._workers:
-                worker.process.stop(quit=_nothing_more)
+                worker.process.stop(quit=_nothing_more, quit_s=_STOPPED_S)
         except BaseException:
             for worker in self._workers:
                 worker.process.kill()

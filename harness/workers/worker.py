@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 
 from harness import suite
 from harness.plan import Plan
+from harness.process import heed_every_interrupt
 from harness.workers.messages import Job, Said
 
 
@@ -19,6 +20,7 @@ def main() -> None:
     The run sends SIGINT to have the machine stopped, as Ctrl-C does in a run without workers.
     """
     with suppress(KeyboardInterrupt):
+        heed_every_interrupt()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with Connection(int(sys.argv[1])) as link:
             _serve(link)

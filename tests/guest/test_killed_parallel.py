@@ -117,6 +117,10 @@ class Run:
         results = json.loads((self.directory / "results.json").read_text())["results"]
         return {each["id"]: each["outcome"] for each in results}
 
+    def logs(self) -> str:
+        """What the workers wrote to their stderr."""
+        return "".join(log.read_text(errors="replace") for log in self.directory.glob("worker-*.log"))
+
     def _entry(self, journal: Path, wanted: Callable[[Entry], bool]) -> Entry:
         def gone() -> Exception | None:
             return AssertionError(self.said()) if self.child.poll() is not None else None
@@ -201,8 +205,9 @@ def test_an_interrupted_run_ends_both_machines_and_reports(moment, interrupt, st
     run.expect_nothing_left()
     assert run.outcomes() == dict.fromkeys(IDS, "error")
     for variant in VARIANTS:
-        stop = read_journal(run.directory / SCENARIO / variant / "journal.jsonl")[-1]
-        assert (stop.source, stop.kind) == ("process", "stop"), "the machine was not stopped but lost"
+        *_, before, stop = read_journal(run.directory / SCENARIO / variant / "journal.jsonl")
+        told = f"the machine was not stopped but lost after {before} and {stop}; {run.said()}{run.logs()}"
+        assert (stop.source, stop.kind) == ("process", "stop"), told
     assert main(["verify", str(run.directory)]) == 0, capsys.readouterr().out
 
 

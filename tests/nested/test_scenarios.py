@@ -240,6 +240,68 @@ def test_what_a_guest_can_do_is_not_refused(planned, steps):
     assert planned(HEAD + GUESTS + DEVICES + "steps:\n" + steps)
 
 
+# -- one NIC and its functions ----------------------------------------------------------------------------------------
+
+SHARED = (
+    "devices:\n  pf: {model: igb}\n  lone: {model: igb}\n  vf-a: {model: igb-vf, of: pf}\n"
+    "  vf-b: {model: igb-vf, of: pf}\n  vf-c: {model: igb-vf, of: other}\n  other: {model: igb}\n"
+    "  rogue: {model: edu}\n"
+)
+ASSIGNED = "  - assign: vf-a\n"
+RESET = "  - reset: {{device: {}, beside: {}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        (RESET.format("vf-a", "vf-b"), "'vf-a' is not assigned to a domain by then; put an 'assign' before"),
+        (
+            ASSIGNED + "  - assign: vf-b\n" + RESET.format("vf-a", "vf-b"),
+            "'vf-b' is assigned by then; put a 'release' to the kernel before",
+        ),
+        (ASSIGNED + RESET.format("vf-a", "vf-a"), "'vf-a' cannot be beside itself"),
+        (ASSIGNED + RESET.format("vf-a", "vf-c"), "'vf-a' and 'vf-c' are not virtual functions of one NIC"),
+        (ASSIGNED + RESET.format("vf-a", "pf"), "'pf' (igb) is no virtual function"),
+        ("  - assign: rogue\n" + RESET.format("rogue", "vf-b"), "'rogue' (edu) is no virtual function"),
+        (ASSIGNED + RESET.format("vf-a", "rogue"), "'rogue' (edu) is no NIC"),
+        ("  - plant: {canary: c, of: lone}\n", "'lone' (igb) has no virtual functions"),
+        ("  - plant: {canary: c, of: vf-a}\n", "'vf-a' (igb-vf) has no virtual functions"),
+        ("  - plant: {canary: c, of: rogue}\n", "'rogue' (edu) is no NIC"),
+        (
+            "  - plant: {canary: c, of: pf}\n  - assign: pf\n  - plant: {canary: d, of: pf}\n",
+            "'pf' is assigned by then; put a 'release' to the kernel before",
+        ),
+    ],
+)
+def test_what_functions_of_a_nic_cannot_do_is_told_at_the_step(told, steps, message):
+    text = HEAD + SHARED + "steps:\n" + steps
+    last = max(number for number, line in enumerate(text.splitlines(), start=1) if line.startswith("  - "))
+
+    assert (last, message) in [(line, said) for line, _, said in told(text)]
+
+
+@pytest.mark.parametrize("key", ["guest: alice", "size: 8KiB"])
+def test_a_canary_of_a_driver_has_its_place_and_size(told, key):
+    text = HEAD + "guests:\n  alice: {}\n" + SHARED + f"steps:\n  - plant: {{canary: c, of: pf, {key}}}\n"
+
+    assert any("is in a receive buffer of the platform's kernel" in said for _, _, said in told(text))
+
+
+def test_a_canary_of_a_driver_is_no_longer_than_what_is_in_a_frame(told):
+    steps = (
+        ASSIGNED
+        + "  - plant: {canary: c, of: pf}\n  - dma: {device: vf-a, write: 64, to: c+0x3c4}\n    expect: landed\n"
+    )
+
+    assert any("'c' has 1024 bytes" in said for _, _, said in told(HEAD + SHARED + "steps:\n" + steps))
+
+
+def test_what_functions_of_a_nic_can_do_is_not_refused(planned):
+    steps = ASSIGNED + RESET.format("vf-a", "vf-b") + "  - plant: {canary: c, of: pf}\n"
+
+    assert planned(HEAD + SHARED + "steps:\n" + steps)
+
+
 # -- the plan ---------------------------------------------------------------------------------------------------------
 
 

@@ -6,9 +6,11 @@ import pytest
 
 from harness.vtd.faults import Access
 from harness.witnesses.host_trace import (
+    config_write,
     descriptor,
     dmar_fault,
     folded,
+    function_reset,
     read_trace,
     recorded_fault,
     remapped_message,
@@ -123,3 +125,20 @@ def test_a_remapped_interrupt_is_told_with_what_it_became():
     line = trace_line("1@2.5:vtd_ir_remap_msi (addr 0xfee00358, data 0x0) -> (addr 0xfee01000, data 0x2d)")
 
     assert remapped_message(line) == ((0xFEE00358, 0), (0xFEE01000, 0x2D))
+
+
+def test_a_write_to_configuration_space_is_read_with_its_function():
+    written = config_write(trace_line("1@2.5:pci_cfg_write igbvf 01:10.2 @0xa8 <- 0x8000"))
+
+    assert (str(written.function), written.offset, written.value) == ("01:10.2", 0xA8, 0x8000)
+    assert config_write(trace_line("1@2.5:pci_cfg_read igbvf 01:10.2 @0xa8 -> 0x8000")) is None
+
+
+def test_the_reset_of_a_virtual_function_is_read_with_its_number():
+    assert function_reset(trace_line("1@2.5:igb_core_vf_reset VF3")) == 3
+    assert function_reset(trace_line("1@2.5:vtd_frr_new VF3")) is None
+
+
+@pytest.mark.parametrize("text", ["pci_cfg_write igbvf 01:10.2 @0xa8 = 0x8000", "igb_core_vf_reset function 3"])
+def test_a_reset_in_unknown_words_is_told(text):
+    assert read_trace([f"1@2.5:{text}"])[1] == [f"1@2.5:{text}"]
