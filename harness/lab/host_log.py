@@ -12,18 +12,19 @@ from harness.evidence import Record
 from harness.nested.sending import start_program
 from harness.ssh import Channel, Ssh
 from harness.waiting import Deadline
+from harness.witnesses.lab_host import LOG
 
 _PROGRAM = ("harness.lab.listener",)
-
-#: The source of its entries in the journal: `mark` with a `marker`, `line` as of a guest's log, `lost`.
-SOURCE = "host-kmsg"
 
 #: Seconds for an answer; the first one includes the start of Python there.
 _ANSWER_S = 60.0
 
 
 class HostLog:
-    """The log from mark to mark; made by `heard`."""
+    """The log from mark to mark; made by `heard`.
+
+    The journal has it as `host-kmsg`: `mark` with a `marker`, `line` as of a guest's log, and `lost`.
+    """
 
     def __init__(self, channel: Channel, journal: Record) -> None:
         self._channel = channel
@@ -32,7 +33,7 @@ class HostLog:
     def mark(self, text: str) -> None:
         """Put a marker into the log, and journal all that the log has up to it."""
         marker = f"{text} {secrets.token_hex(4)}"
-        self._journal.record(SOURCE, "mark", marker=marker)
+        self._journal.record(LOG, "mark", marker=marker)
         self._channel.send_line(json.dumps({"mark": marker}))
         line = self._channel.read_line(Deadline.after(_ANSWER_S))
         if line is None:
@@ -41,9 +42,9 @@ class HostLog:
         if "failed" in told:
             raise InfraError(f"the lab host's log cannot be read: {told['failed']}", hint="log in to the host as root")
         if told["lost"]:
-            self._journal.record(SOURCE, "lost")
+            self._journal.record(LOG, "lost")
         for entry in told["entries"]:
-            self._journal.record(SOURCE, "line", **entry)
+            self._journal.record(LOG, "line", **entry)
 
 
 @contextlib.contextmanager

@@ -109,7 +109,10 @@ class Nic:
         return found
 
     def _interfaces(self) -> list[str]:
-        return sorted(os.path.basename(path) for path in glob.glob(os.path.join(self._device, "net/*")))
+        """Its network interfaces; those of a virtio function belong to the virtio device below it."""
+        places = ("net/*", "virtio*/net/*")
+        found = [path for place in places for path in glob.glob(os.path.join(self._device, place))]
+        return sorted(os.path.basename(path) for path in found)
 
     def _use_of(self, interface: str) -> str | None:
         """What the host uses an interface for: a way of its traffic that taking the NIC would cut."""

@@ -160,8 +160,9 @@ def test_what_is_no_nic_or_not_there_is_refused(lab):
         ("proc/net/route", "Iface\tDestination\neth01\t00000000\n", None),
     ],
 )
-def test_a_nic_that_the_host_talks_through_is_not_taken(lab, file, text, use):
-    (lab.pci / "devices" / NIC / "net/eth0").mkdir(parents=True)
+@pytest.mark.parametrize("place", ["net/eth0", "virtio0/net/eth0"])
+def test_a_nic_that_the_host_talks_through_is_not_taken(lab, place, file, text, use):
+    (lab.pci / "devices" / NIC / place).mkdir(parents=True)
     path = lab.root / file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
