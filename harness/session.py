@@ -240,7 +240,7 @@ class Session:
             via = "raw" if self.raw else "vfio"
             opened: dict[str, Any] = {"model": device.driven_as or device.model, "via": via, "mailbox": mailbox}
             if device.at_host is not None:
-                opened["loopback"] = True
+                opened["medium"] = "loopback"
             self.call("device_open", device=device.name, bdf=device.address, **opened)
         self.update(device, domain=domain)
 

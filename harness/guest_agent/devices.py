@@ -68,17 +68,19 @@ class DeviceTable:
         return next((name for name, opened in self._open.items() if opened.bdf == bdf), None)
 
     def device_open(
-        self, *, device: str, bdf: str, model: str, via: str, mailbox: dict[str, Any], loopback: bool = False
+        self, *, device: str, bdf: str, model: str, via: str, mailbox: dict[str, Any], medium: str = "wire"
     ) -> dict[str, Any]:
         """Open `bdf` as a device of `model` `via` its domain's VFIO or raw, bus mastering on.
 
-        With `loopback`, a NIC that has no wire receives what it sends.
+        The `medium` of a NIC is its wire, or `loopback`: it receives what it sends.
 
         `mailbox` is `{"buffer": name, "iova": number or null}`: its first page is the device's staging area, reached
         by it under `iova`, or under its guest-physical address.
         """
         if device in self._open or self.open_on(bdf) is not None:
             raise Refused(f"device {device!r} or function {bdf} is open already")
+        if medium not in ("wire", "loopback"):
+            raise Refused(f"medium must be wire or loopback, not {medium!r}")
         _check_model(bdf, model)
         page = self._mailbox(mailbox)
         function = self._open_function(bdf, via)
@@ -88,7 +90,7 @@ class DeviceTable:
             if model == IGB_VF.name:
                 engine = VirtualNic(IGB_VF, function, page, announcer)
             elif model in _NICS:
-                engine = Nic(_NICS[model], function, page, announcer, loopback=loopback)
+                engine = Nic(_NICS[model], function, page, announcer, loopback=medium == "loopback")
             else:
                 engine = Edu(function, page, announcer)
         except BaseException:
