@@ -14,7 +14,7 @@ flag = $(if $(filter-out 0 no off false,$($1)),$2)
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  options: SCENARIO='NAMES OR FILES' (run, list, validate, shell), WRITE=1 (atlas: docs/fault-atlas.md), TAGS=TAG K='EXPRESSION' PROVE=1 COLD=1 (run), JOBS=N (run, test), IMAGES=NAMES (repin), RUN=DIRECTORY (report)"
+	@echo "  options: SCENARIO='NAMES OR FILES' (run, list, validate, shell), WRITE=1 (atlas: docs/fault-atlas.md), TAGS=TAG K='EXPRESSION' PROVE=1 COLD=1 NIC=ADDRESS (run), HOST=ssh://USER@NAME another host (run, doctor), JOBS=N (run, test), IMAGES=NAMES (repin), RUN=DIRECTORY (report)"
 
 setup: environment ## install what is missing: Python environment, QEMU, guest images
 	@$(BIN)/harness images build --quiet
@@ -23,7 +23,7 @@ environment:
 	@PYTHON='$(PYTHON)' .ci/setup
 
 run: setup ## run the scenarios; PROVE=1 runs each counter-proof too, JOBS=N so many at once, COLD=1 boots each machine
-	$(BIN)/harness run $(SCENARIOS) $(call flag,PROVE,--prove) $(call flag,COLD,--cold) $(if $(JOBS),-j $(JOBS)) $(if $(TAGS),-t '$(TAGS)') $(if $(K),-k '$(K)')
+	$(BIN)/harness run $(SCENARIOS) $(call flag,PROVE,--prove) $(call flag,COLD,--cold) $(if $(JOBS),-j $(JOBS)) $(if $(TAGS),-t '$(TAGS)') $(if $(K),-k '$(K)') $(if $(HOST),--host '$(HOST)') $(if $(NIC),$(NIC:%=--nic %))
 
 test: setup ## everything CI runs: linters, unit and guest tests, scenarios but long ones with their counter-proofs (JOBS=N at once)
 	@$(MAKE) --no-print-directory lint
@@ -77,7 +77,7 @@ shell: setup ## boot the machine of SCENARIO and open a shell in its guest
 	$(BIN)/harness shell $(or $(SCENARIO),$(filter-out scenarios,$(SCENARIOS)),unmapped-write)
 
 doctor: environment ## one line for each thing needed, with the command that mends it
-	$(BIN)/harness doctor
+	$(BIN)/harness doctor $(if $(HOST),--host '$(HOST)')
 
 lock: ## pin the newest Python packages in .ci/requirements.lock
 	$(PYTHON) -m venv build/lock

@@ -27,7 +27,7 @@ class Attempt:
     conventional device). `bytes_moved` tells whether the payload arrived (write) or the secret came out of the device
     (read), `intact` whether the target is exactly what it was (write) or no word of the secret came out (read); both
     are false when only a part got through. `bystanders` are the names of watched buffers that changed although they
-    should not have.
+    should not have. `at_host` is the requester ID on the lab host, of a NIC that this has handed out.
     """
 
     device: str
@@ -42,6 +42,7 @@ class Attempt:
     refs: tuple[str, ...] = ()
     bystanders: tuple[str, ...] = ()
     dmas: int = 1
+    at_host: SourceId | None = None
 
     @property
     def said(self) -> str:
@@ -55,9 +56,9 @@ def judge_blocked(evidence: StepEvidence, attempt: Attempt, reasons: Sequence[in
     """Judge an attempt that the remapping unit must refuse for one of `reasons`."""
     witnesses = _Witnesses(
         announcement=announced(evidence, attempt),
-        log=_reported("guest-log", evidence, evidence.logged, attempt, reasons),
+        log=reported("guest-log", evidence, evidence.logged, attempt, reasons),
         console=_console_agrees(evidence),
-        trace=_reported("host-trace", evidence, evidence.traced, attempt, reasons),
+        trace=reported("host-trace", evidence, evidence.traced, attempt, reasons),
         kept=bytes_kept(evidence, attempt),
         others=nobody_faulted(evidence, but=attempt.source),
         same_fault=_traced_as_logged(evidence),
@@ -161,9 +162,10 @@ def announced(evidence: StepEvidence, attempt: Attempt) -> Witness:
     return _witness(evidence, "announcement", _CONFIRMS, text, refs)
 
 
-def _reported(
+def reported(
     name: str, evidence: StepEvidence, faults: Sequence[Fault], attempt: Attempt, reasons: Sequence[int]
 ) -> Witness:
+    """Witness that `faults`, as `name` tells them, blame the attempt on its source, and tell of nothing else of it."""
     mine = [fault for fault in faults if fault.source == attempt.source]
     refs = tuple(fault.ref for fault in mine[:3])
     if not mine:

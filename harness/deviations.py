@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from harness.blocked_by_host import judge_blocked_by_host
 from harness.blocking import Attempt, announced, bytes_kept, judge_blocked, judge_landed
 from harness.conformance import Behaviour, Expected
 from harness.judgement import Judgement, StepEvidence, nobody_faulted
@@ -51,6 +52,8 @@ def judge_behaviour(evidence: StepEvidence, attempt: Attempt, behaviour: Behavio
     match behaviour.kind:
         case "landed":
             return judge_landed(evidence, attempt)
+        case "blocked" if attempt.at_host is not None:
+            return judge_blocked_by_host(evidence, attempt, attempt.at_host, behaviour.reasons)
         case "blocked":
             return judge_blocked(evidence, attempt, behaviour.reasons)
         case "silent":

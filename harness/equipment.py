@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +15,11 @@ from harness.host.accelerator import probe_kvm
 from harness.host.slots import GuestSlots
 from harness.images.qemu_build import QemuBuild
 from harness.images.store import GuestImage, ImageStore, PlatformDisk, cache_directory
+from harness.lab.host import LabFacts, open_lab
 from harness.machine import migration
 from harness.machine.properties import QemuFacts, facts
 from harness.machine.spec import PLATFORM_DISK, Accelerator, MachineSpec
+from harness.ssh import SshAddress
 from harness.templates.store import Templates
 
 #: Environment variable that names the accelerator: auto (KVM where a vCPU is seen to run with it), tcg or kvm.
@@ -30,7 +32,7 @@ class HostFacts:
 
     `accelerator` is `kvm` only where a vCPU was seen to run with it; `accelerator_reason` says what was seen.
     `progress` gets a line whenever something long happens, such as an image being built. `slots` are the places that
-    running guests take.
+    running guests take. With a `lab` host the machines run there: accelerator and slots are that host's.
     """
 
     qemu: QemuBuild
@@ -41,6 +43,7 @@ class HostFacts:
     templates: Templates
     slots: GuestSlots
     progress: Callable[[str], None]
+    lab: LabFacts | None = None
 
     def image(self, name: str) -> GuestImage:
         """Give the guest image called `name`, built if need be."""
@@ -74,7 +77,18 @@ class HostFacts:
             "qemu_digest": self.qemu.digest,
             "accelerator": self.accelerator,
             "accelerator_reason": self.accelerator_reason,
+            **({} if self.lab is None else {"lab": self.lab.name, "lab_kernel": self.lab.survey.kernel}),
         }
+
+    def on(self, lab: LabFacts) -> HostFacts:
+        """Give the same equipment with its machines on a lab host."""
+        return replace(
+            self,
+            lab=lab,
+            accelerator=lab.accelerator,
+            accelerator_reason=lab.accelerator_reason,
+            slots=lab.slots,
+        )
 
 
 def choose_accelerator(qemu: QemuBuild, wanted: str, memory: Path | None = None) -> tuple[Accelerator, str]:
@@ -89,18 +103,26 @@ def choose_accelerator(qemu: QemuBuild, wanted: str, memory: Path | None = None)
     return ("kvm" if kvm.usable else "tcg"), kvm.reason
 
 
-def open_host(progress: Callable[[str], None], *, cache: Path | None = None) -> HostFacts:
-    """Find or make the QEMU build, ask it what it offers, and see which accelerator really runs a guest."""
+def open_host(
+    progress: Callable[[str], None],
+    *,
+    cache: Path | None = None,
+    lab: SshAddress | None = None,
+    nics: Sequence[str] = (),
+) -> HostFacts:
+    """Find or make the QEMU build, ask it what it offers, and see which accelerator really runs a guest.
+
+    With the address of a `lab` host, machines run there, and `nics` are the addresses of NICs that it may hand out.
+    """
     directory = cache or cache_directory()
     store = ImageStore(directory)
     qemu = store.qemu(progress)
     offered = facts(qemu, directory)
     if not migration.saves(qemu.version):
         progress(f"QEMU {qemu.version} saves no machine to a file (8.2 and newer do), so every machine is booted")
-    accelerator, reason = choose_accelerator(
-        qemu, os.environ.get(ACCELERATOR, "auto"), directory / "checked" / "kvm.json"
-    )
-    return HostFacts(
+    wanted = "tcg" if lab else os.environ.get(ACCELERATOR, "auto")
+    accelerator, reason = choose_accelerator(qemu, wanted, directory / "checked" / "kvm.json")
+    host = HostFacts(
         qemu=qemu,
         facts=offered,
         accelerator=accelerator,
@@ -110,3 +132,6 @@ def open_host(progress: Callable[[str], None], *, cache: Path | None = None) -> 
         slots=GuestSlots.of(directory),
         progress=progress,
     )
+    if lab is None:
+        return host
+    return host.on(open_lab(lab, nics, qemu=store.movable_qemu(progress), cache=directory, progress=progress))

@@ -31,7 +31,8 @@ class StepEvidence:
     """Everything recorded between the two markers of one step.
 
     `logged` are the DMA faults of the guest's log, `on_console` the same lines as the serial console carried them,
-    `traced` those of QEMU's trace (folded), `interrupts` refused interrupts, `devices` the source IDs of the devices
+    `traced` those of QEMU's trace (folded), `on_host` those of a lab host's
+    log, `interrupts` refused interrupts, `devices` the source IDs of the devices
     under test by name. `problems` tell why the record of the step cannot be relied on; it is not judged then.
     `disabled` are the places where QEMU traced that fault processing is disabled (FPD), so that a refusal goes
     unreported, `qemu` is QEMU's version, empty if it was not recorded.
@@ -48,6 +49,7 @@ class StepEvidence:
     problems: tuple[str, ...]
     disabled: tuple[str, ...] = ()
     qemu: str = ""
+    on_host: tuple[Fault, ...] = ()
 
     def observation(self, kind: str) -> Entry | None:
         """Give the last observation of `kind`, None if the step recorded none."""
@@ -94,13 +96,18 @@ class Judgement:
         return worst(finding.outcome for finding in self.findings)
 
 
-def nobody_faulted(evidence: StepEvidence, *, but: SourceId | None = None, silently: bool = False) -> Witness:
+def nobody_faulted(
+    evidence: StepEvidence, *, but: SourceId | None = None, but_there: SourceId | None = None, silently: bool = False
+) -> Witness:
     """Witness that no device, other than `but`, was reported by the guest's log or QEMU's trace during the step.
+
+    Nor may a lab host have reported any other than `but_there`.
 
     QEMU does not tell whose unreported refusal it was, so one denies this too, unless the step was to be refused
     `silently`.
     """
     dmas = [fault for fault in (*evidence.logged, *evidence.traced) if fault.source != but]
+    dmas += [fault for fault in evidence.on_host if fault.source != but_there]
     strangers: list[Fault | InterruptFault] = [*dmas, *evidence.interrupts]
     if strangers:
         return Witness(
@@ -118,7 +125,7 @@ def nobody_faulted(evidence: StepEvidence, *, but: SourceId | None = None, silen
             evidence="a DMA was refused without a report (fault processing is disabled, FPD)",
             refs=evidence.disabled[:3],
         )
-    who = "nobody" if but is None else "nobody else"
+    who = "nobody" if but is None and but_there is None else "nobody else"
     return Witness(name="others", step=evidence.index, verdict=WitnessVerdict.CONFIRMS, evidence=f"{who} faulted")
 
 

@@ -87,6 +87,7 @@ def attempt_of(evidence: StepEvidence, seen: Entry, *, dmas: int = 1) -> Attempt
         bystanders=tuple(changed),
         refs=(seen.ref,),
         dmas=dmas,
+        at_host=SourceId.parse(data["at_host"]) if data.get("at_host") else None,
     )
 
 
@@ -114,6 +115,7 @@ def _record(
         physical=aimed.physical,
         length=aimed.length,
         target=aimed.name,
+        at_host=None if device.at_host is None else str(device.at_host),
         bystanders={name: [before, _digest(session.contents(name))] for name, before in bystanders.items()},
         broken=_broken(session, device, aimed, access, blocked=blocked),
         **found,
@@ -124,7 +126,7 @@ def _broken(
     session: Session, device: AttachedDevice, aimed: AimedAt, access: Access, *, blocked: bool
 ) -> dict[str, Any] | None:
     """Tell for the atlas by which tables a DMA is to be refused, None for one that goes through whole tables."""
-    if session.raw or not (blocked or session.patches.of(device.name)):
+    if session.raw or device.at_host is not None or not (blocked or session.patches.of(device.name)):
         return None
     preposition = "to" if access is Access.WRITE else "of"
     request = f"'{device.name}' {access}s {aimed.length} bytes {preposition} '{aimed.name}'"

@@ -16,13 +16,15 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 import harness.catalog  # noqa: F401  # registers every step and device
+from harness.devices.host_nic import HostNic
 from harness.equipment import HostFacts
 from harness.errors import HarnessError
 from harness.feasibility import infeasible
+from harness.lab.host import LabFacts
 from harness.machine import migration
 from harness.machine.argv import MAX_ROOT_PORTS
 from harness.machine.properties import resolve
-from harness.machine.spec import PLATFORM_DISK, Accelerator, IommuSpec, MachineSpec
+from harness.machine.spec import PLATFORM_DISK, IommuSpec, MachineSpec
 from harness.nested.nic import GivenNic
 from harness.scenario.load import Variant, load_all
 from harness.scenario.model import MachineSection, Scenario
@@ -44,7 +46,8 @@ ROOT_PORTS = 4
 PLATFORM_MEMORY, PLATFORM_VCPUS = 1 << 30, 2
 
 #: Each character on a nested guest's serial console is several exits to the platform, each of which is emulated: with
-#: every line on it, the boot takes twice as long. Its log is read whole, and what is worse than a notice is on both.
+#: every line on it, the boot takes twice as long. A machine on a lab host may be nested as well. Its log is read whole,
+#: and what is worse than a notice is on both.
 NESTED_KERNEL_ARGS = ("loglevel=5",)
 
 #: Memory of a bare machine: tables, targets and the devices' rings.
@@ -70,7 +73,7 @@ class PlannedDevice:
     """One device under test; `qdev` is what QEMU is given, `behind_bridge` whether it shares a conventional bus.
 
     A virtual function has no `qdev`, but the name of its `physical` function, which the guest makes it of. `mac` is a
-    NIC's address.
+    NIC's address, `host_address` that of a NIC of the lab host, there.
     """
 
     name: str
@@ -82,6 +85,7 @@ class PlannedDevice:
     behind_bridge: bool
     physical: str | None = None
     mac: str | None = None
+    host_address: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +104,7 @@ class Plan:
     `source` and `line` are where it comes from, `definition` the variant's plain data as its author wrote it, `skip`
     why it cannot run here, `refused` the words with which QEMU must refuse the machine, `protection_removed` what a
     counter-proof took away, `start` whether the machine is booted (`cold`) or restored (`template`), `prove` whether
-    the counter-proofs are run, `evidence` the version of what is recorded.
+    the counter-proofs are run, `lab` the lab host that the machine runs on, `evidence` the version of what is recorded.
     """
 
     scenario: str
@@ -121,6 +125,7 @@ class Plan:
     protection_removed: str | None = None
     start: Start = "template"
     prove: bool = False
+    lab: str | None = None
     evidence: int = EVIDENCE
 
     @property
@@ -162,7 +167,7 @@ def plan_all(paths: Sequence[Path], host: HostFacts, *, cold: bool = False) -> l
 def plan_variant(variant: Variant, host: HostFacts, *, cold: bool = False) -> Plan:
     """Plan one variant that has been checked; `cold` boots its machine whatever its scenario says."""
     scenario = variant.scenario
-    devices = tuple(_planned_devices(scenario))
+    devices = tuple(_planned_devices(scenario, host.lab))
     definition = {key: value for key, value in variant.document.data().items() if key != "matrix"}
     return Plan(
         scenario=scenario.scenario,
@@ -171,7 +176,7 @@ def plan_variant(variant: Variant, host: HostFacts, *, cold: bool = False) -> Pl
         tags=scenario.tags,
         source=variant.document.file,
         line=variant.place.line,
-        machine=_machine(scenario, devices, host.accelerator),
+        machine=_machine(scenario, devices, host),
         devices=devices,
         guests=tuple(_planned_guests(scenario)),
         steps=tuple(_planned_step(index, step, variant, definition) for index, step in enumerate(scenario.steps)),
@@ -181,6 +186,7 @@ def plan_variant(variant: Variant, host: HostFacts, *, cold: bool = False) -> Pl
         start=_start(scenario, host, cold=cold),
         skip=next(_reasons_to_skip(scenario, devices, host), None),
         refused=scenario.refused.words if scenario.refused else None,
+        lab=host.lab.name if host.lab else None,
     )
 
 
@@ -202,6 +208,7 @@ def _start(scenario: Scenario, host: HostFacts, *, cold: bool) -> Start:
     boots = any(
         (
             cold,
+            host.lab,
             scenario.machine.kind == "bare",
             scenario.refused,
             scenario.machine.dmar_override,
@@ -232,13 +239,19 @@ def _in_words(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _planned_devices(scenario: Scenario) -> Iterable[PlannedDevice]:
+def _planned_devices(scenario: Scenario, lab: LabFacts | None) -> Iterable[PlannedDevice]:
+    handed = iter(lab.nics if lab else ())
     ports = 0
     behind_bridge = 0
     for slot, (name, device) in enumerate(scenario.devices.items()):
         wire = f"wire-{device.physical or name}" if device.wired else None
         mac = f"52:54:00:76:74:{slot + 1:02x}" if wire else None
         qdev: dict[str, Any] = {} if device.physical else {**device.qdev(), "id": name}
+        address = None
+        if device.from_host:
+            nic = next(handed, None)  # where there is none left, the scenario is skipped
+            address = nic.address if nic else None
+            qdev["host"] = address
         if qdev and wire:
             qdev |= {"netdev": wire, "mac": mac}
         if not qdev:
@@ -259,10 +272,11 @@ def _planned_devices(scenario: Scenario) -> Iterable[PlannedDevice]:
             behind_bridge=device.behind == "bridge",
             physical=device.physical,
             mac=mac,
+            host_address=address,
         )
 
 
-def _machine(scenario: Scenario, devices: Sequence[PlannedDevice], accelerator: Accelerator) -> MachineSpec:
+def _machine(scenario: Scenario, devices: Sequence[PlannedDevice], host: HostFacts) -> MachineSpec:
     machine = scenario.machine
     if machine.kind == "bare":
         return _bare_machine(machine, devices)
@@ -271,12 +285,12 @@ def _machine(scenario: Scenario, devices: Sequence[PlannedDevice], accelerator: 
     platform = bool(scenario.guests)
     return MachineSpec(
         image=machine.image,
-        kernel_args=machine.kernel_args,
+        kernel_args=(*machine.kernel_args, *(NESTED_KERNEL_ARGS if host.lab else ())),
         memory_mib=(machine.memory if "memory" in given or not platform else of_guests + PLATFORM_MEMORY) >> 20,
         vcpus=machine.vcpus if "vcpus" in given or not platform else PLATFORM_VCPUS,
         cpu=machine.cpu or "max",
         # Only KVM can tell a wrong in-kernel interrupt controller, and KVM that opens is enough for that.
-        accelerator="kvm" if scenario.requires.kvm else accelerator,
+        accelerator="kvm" if scenario.requires.kvm else host.accelerator,
         irqchip=machine.irqchip,
         iommus=tuple(IommuSpec(options) for options in machine.iommu),
         root_ports=max(ROOT_PORTS, sum(not (device.behind_bridge or device.physical) for device in devices)),
@@ -355,13 +369,42 @@ def _reasons_to_skip(scenario: Scenario, devices: Sequence[PlannedDevice], host:
         yield "needs a host without KVM"
     if requires.kvm and not scenario.refused and host.accelerator != "kvm":
         yield f"needs KVM; {host.accelerator_reason}"
-    if requires.kvm and scenario.refused and not os.access("/dev/kvm", os.R_OK | os.W_OK):
+    if requires.kvm and scenario.refused and not _kvm_opens(host):
         yield "needs a /dev/kvm that opens"
+    yield from _lacks_host(scenario, host.lab)
     for device in devices:
         if device.qdev and not host.facts.offers(str(device.qdev["driver"])):
             yield f"needs a QEMU with '{device.qdev['driver']}'; {version} has none"
     for options in scenario.machine.iommu:
         yield from (problem.why for problem in resolve(IommuSpec(options), host.facts).problems if problem.unsupported)
+
+
+def _kvm_opens(host: HostFacts) -> bool:
+    return os.access("/dev/kvm", os.R_OK | os.W_OK) if host.lab is None else not host.lab.survey.kvm
+
+
+def _lacks_host(scenario: Scenario, lab: LabFacts | None) -> Iterator[str]:
+    """Tell what keeps the machine from a lab host that it needs, or from the one that was named."""
+    nics = [device for device in scenario.devices.values() if isinstance(device, HostNic)]
+    if lab is None:
+        if nics:
+            yield f"needs {len(nics)} NIC of a lab host: make run HOST=ssh://root@NAME NIC=ADDRESS (--host, --nic)"
+        elif scenario.requires.host == "lab":
+            yield "needs a lab host: make run HOST=ssh://USER@NAME (--host)"
+        return
+    if len(nics) > len(lab.nics):
+        yield f"needs {len(nics)} NIC of the lab host, and {len(lab.nics)} may be taken: NIC=ADDRESS (--nic)"
+    for device, nic in zip(nics, lab.nics, strict=False):
+        if nic.id != device.identification:
+            yield f"needs a NIC {device.identification} ({device.like}); {nic.address} of {lab.name} is {nic.id}"
+    if scenario.machine.kind == "bare":
+        yield "runs on this host only: on a bare machine QEMU alone is tested, whatever host it runs on"
+    if scenario.guests:
+        yield "runs on this host only: it has a platform of its own for its guests"
+    if scenario.machine.dmar_override:
+        yield "runs on this host only: its machine boots with another DMAR table, which is made here"
+    if any(step.acts_from_outside for step in scenario.steps):
+        yield "runs on this host only: it changes the machine's memory from outside, which needs QEMU's memory here"
 
 
 def _satisfies(version: str, bound: str) -> bool:

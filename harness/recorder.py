@@ -53,14 +53,14 @@ class Recorder:
     def begin(self, label: str) -> str:
         """Record what came before, mark the begin of `label` in the guest's log, and return the marker."""
         self.collect()
-        self._mark_nested(f"{label} begin")
+        self._mark_others(f"{label} begin")
         return self._mark(f"{label} begin")
 
     def end(self, label: str) -> str:
         """Mark the end of `label` in the guest's log, record what the witnesses saw, and return the marker."""
         if self._record_trace():
             self._await_logged()
-        self._mark_nested(f"{label} end")
+        self._mark_others(f"{label} end")
         marker = self._mark(f"{label} end")
         self._record_log()
         self._record_console(marker)
@@ -76,10 +76,12 @@ class Recorder:
         """Switch QEMU's trace of faults on, and record that it is."""
         self.session.watch(WATCHED)
 
-    def _mark_nested(self, text: str) -> None:
-        """Read the log of each nested guest up to a marker of its own."""
+    def _mark_others(self, text: str) -> None:
+        """Read the log of each nested guest, and that of a lab host, up to a marker of its own."""
         for nested in self.session.nested.values():
             nested.mark(text)
+        if self.session.host_log is not None:
+            self.session.host_log.mark(text)
 
     def _mark(self, text: str) -> str:
         marker = f"{text} {secrets.token_hex(4)}"

@@ -1,5 +1,7 @@
 """A NIC made to issue a chosen DMA by its descriptor rings; the wire, in the host's hands, shows or brings the bytes.
 
+One without a wire loops back what it sends: it fetches a frame and delivers it itself.
+
 It needs no driver but a ring: a transmit descriptor that points at forbidden memory would put those bytes on the wire,
 and a receive descriptor would let a frame from the wire overwrite them.
 """
@@ -54,3 +56,35 @@ class DescriptorRings:
             return None
         session.journal.record("wire", "frame", size=len(frame), data=frame.hex())
         return frame[len(header) : len(header) + length]
+
+
+@dataclass(frozen=True, slots=True)
+class LoopbackRings:
+    """The same for a NIC that receives what it sends."""
+
+    def compose(self, length: int) -> bytes:
+        """Give an Ethernet frame of `length` bytes."""
+        return DescriptorRings().compose(length)
+
+    def write(self, session: Session, device: AttachedDevice, address: int, payload: bytes, *, purpose: str) -> None:
+        """Point the receive ring at `address`, then let the payload be sent from the staging page as one frame."""
+        session.call("device_arm_receive", device=device.name, address=address, purpose=purpose)
+        sent = session.call("device_send", device=device.name, hex=payload.hex(), within_s=_USED_S + 5)
+        session.record("sent", **sent)
+        answer = session.call("device_received", device=device.name, timeout_s=_USED_S, within_s=_USED_S + 5)
+        session.record("receive-descriptor", **answer)
+        if not answer["done"]:
+            raise InfraError(f"'{device.name}' did not use its receive descriptor within {_USED_S} s")
+
+    def read(
+        self, session: Session, device: AttachedDevice, address: int, length: int, *, purpose: str
+    ) -> bytes | None:
+        """Let the NIC send `length` bytes of memory as a frame, and see what it then receives on its staging page."""
+        armed = session.call("device_arm_loop", device=device.name)
+        session.call("device_read", device=device.name, address=address, length=length, purpose=purpose)
+        answer = session.call("device_received", device=device.name, timeout_s=_ON_THE_WIRE_S, within_s=_USED_S + 5)
+        if not answer["done"]:
+            session.journal.record("wire", "silent", waited_s=_ON_THE_WIRE_S)
+            return None
+        place = session.book.buffers[device.staging].physical(armed["offset"] + armed["header"], length)
+        return session.read_physical(place, length, label=f"what {device.name} received of itself")

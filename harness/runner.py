@@ -21,9 +21,15 @@ from harness.errors import HarnessError, LaunchError
 from harness.evidence import Entry, Journal, VariantDirectory
 from harness.guest import Guest
 from harness.judge import judge_variant
+from harness.lab.host import LabHost
+from harness.lab.host_log import heard
+from harness.lab.lending import lent
+from harness.lockfile import exclusive
 from harness.machine.launch import Machine
+from harness.machine.properties import resolve_all
 from harness.machine.spec import MachineSpec
 from harness.nested.guest import NestedGuest
+from harness.nested.machine import start_on
 from harness.nested.platform import Platform
 from harness.nesting import bridge
 from harness.plan import Plan
@@ -33,6 +39,7 @@ from harness.scenario.model import Scenario
 from harness.session import AttachedDevice, Session
 from harness.templates.making import Ingredients
 from harness.verdict import Outcome
+from harness.vtd.source_id import SourceId
 
 #: In a variant's directory: the files of the boot that its template was made from, if this run made it.
 TEMPLATE_BOOT = "template"
@@ -96,7 +103,7 @@ def _execute(plan: Plan, directory: VariantDirectory, host: HostFacts, progress:
 def _let_refuse(plan: Plan, directory: VariantDirectory, host: HostFacts, journal: Journal) -> None:
     begun = time.monotonic()
     try:
-        with _started(plan, directory, host, journal):
+        with _lab_of(plan, host, journal) as lab, _started(plan, directory, host, journal, lab):
             journal.record("runner", "started")
     except LaunchError as error:
         after_s = round(time.monotonic() - begun, 2)
@@ -186,13 +193,17 @@ def running(
     `started` is called when QEMU runs and the guest is let go.
     """
     with ExitStack() as stack:
-        machine = stack.enter_context(_started(plan, directory, host, journal))
+        lab = stack.enter_context(_lab_of(plan, host, journal))
+        handed = lab is not None and any(device.host_address for device in plan.devices)
+        log = stack.enter_context(heard(lab.ssh, journal)) if lab and handed else None
+        machine = stack.enter_context(_started(plan, directory, host, journal, lab))
         started()
         guest = stack.enter_context(Guest.boot(machine))
         unbroken = plan.protection_removed in ("unbroken", "intremap_off")
         raw = plan.protection_removed is not None and not unbroken
         book = AddressBook(translated=not raw)
         session = Session(guest, journal, machine.wires, raw=raw, unbroken=unbroken, book=book)
+        session.host_log = log
         session.beyond = max((planned.machine.memory_mib << 20 for planned in plan.guests), default=0)
         if plan.guests and not raw:
             session.hosting = _hosting(plan, session, directory, host)
@@ -236,9 +247,44 @@ def _hear(session: Session, entry: Entry) -> None:
         session.listening.set()
 
 
+@contextlib.contextmanager
+def _lab_of(plan: Plan, host: HostFacts, journal: Journal) -> Iterator[LabHost | None]:
+    """Connect to the lab host, if the machine is to run there, and have it hand out the NICs of the plan.
+
+    What comes after is ended by then, QEMU first of all: only then is a NIC given back.
+    """
+    if host.lab is None:
+        yield None
+        return
+    nics = [device.host_address for device in plan.devices if device.host_address]
+    with ExitStack() as stack:
+        for address in sorted(nics):
+            lock = host.lab.slots.locks / f"nic-{address}.lock"
+            stack.enter_context(exclusive(lock, f"NIC {address} of the lab host", host.progress))
+        lab = stack.enter_context(host.lab.opened(host.progress))
+        journal.record("lab", "host", name=host.lab.name, kernel=host.lab.survey.kernel)
+        stack.enter_context(lent(lab.ssh, nics, journal))
+        yield lab
+
+
+@contextlib.contextmanager
+def _started_there(
+    plan: Plan, directory: VariantDirectory, host: HostFacts, journal: Journal, lab: LabHost
+) -> Iterator[Machine]:
+    image = lab.image(host.image(plan.machine.image))
+    iommus = resolve_all(plan.machine.iommus, host.facts)
+    with (
+        host.guest_place(),
+        start_on(lab, plan.machine, image=image, directory=directory, journal=journal, iommus=iommus) as machine,
+    ):
+        yield machine
+
+
 def _started(
-    plan: Plan, directory: VariantDirectory, host: HostFacts, journal: Journal
+    plan: Plan, directory: VariantDirectory, host: HostFacts, journal: Journal, lab: LabHost | None
 ) -> contextlib.AbstractContextManager[Machine]:
+    if lab is not None:
+        return _started_there(plan, directory, host, journal, lab)
     return started_machine(
         plan.machine,
         directory,
@@ -305,6 +351,8 @@ def _plug_devices(plan: Plan, scenario: Scenario, session: Session) -> None:
             wire=planned.wire,
             behind_bridge=planned.behind_bridge,
             physical=planned.physical,
+            driven_as=model.driven_as,
+            at_host=SourceId.parse(planned.host_address) if planned.host_address else None,
         )
         session.devices[planned.name] = device
         if planned.plugged and not planned.physical:

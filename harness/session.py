@@ -19,6 +19,7 @@ from harness.vtd.source_id import SourceId
 
 if TYPE_CHECKING:  # planning imports every step, and needs no guest
     from harness.guest import Guest
+    from harness.lab.host_log import HostLog
     from harness.nested.guest import NestedGuest
     from harness.wire import Wire
 
@@ -28,6 +29,9 @@ STAGING_BASE, STAGING_STRIDE = 0x70_0000_0000, 0x10_0000
 STAGING_END = STAGING_BASE + 0x100 * STAGING_STRIDE
 
 _PLUG_S = 20.0
+
+#: Seconds for QEMU to take a NIC of its host: it resets it, and may have to pin and map all of the guest's memory.
+_HANDED_S = 60.0
 
 
 class Engine(Protocol):
@@ -52,7 +56,8 @@ class AttachedDevice:
     `qdev` are the properties for `device_add`, `address` the PCI address (`0000:01:00.0`) once it is plugged, `source`
     the requester ID its DMA carries (that of the bridge for a conventional device behind one), `domain` the protection
     domain it is assigned to, `slot` a number that no other device of the scenario has, `guest` the nested guest it was
-    handed to, `physical` the NIC that it is a virtual function of.
+    handed to, `physical` the NIC that it is a virtual function of. A NIC of the lab host is `driven_as` what it is
+    like, and its requests carry `at_host` there.
     """
 
     name: str
@@ -68,6 +73,8 @@ class AttachedDevice:
     domain: str | None = None
     guest: str | None = None
     physical: str | None = None
+    driven_as: str | None = None
+    at_host: SourceId | None = None
 
     @property
     def staging(self) -> str:
@@ -87,7 +94,8 @@ class Session:
     `raw` tells that a protection was taken away: there is no domain to put a device in, so devices are driven without
     VFIO, by their registers in sysfs, and use guest-physical addresses. `unbroken` tells that steps which break the
     unit's tables leave them as they are. `patches` are the breaks that are there now, `boot_log` is the guest's log up
-    to the first step, `listening` is set when the guest agent says that it listens on a NIC.
+    to the first step, `listening` is set when the guest agent says that it listens on a NIC. `host_log` is the kernel's
+    log of a lab host that has handed out a NIC.
     """
 
     guest: Guest
@@ -104,6 +112,7 @@ class Session:
     hosting: Callable[[str], NestedGuest] | None = None
     nested: dict[str, NestedGuest] = field(default_factory=dict)
     beyond: int = 0
+    host_log: HostLog | None = None
 
     def __post_init__(self) -> None:
         self.patches = Patches(self.guest.machine, self.journal)
@@ -178,7 +187,7 @@ class Session:
 
     def plug(self, device: AttachedDevice) -> AttachedDevice:
         """Add a device over QMP and wait until the guest has enumerated it."""
-        self.guest.machine.device_add(device.qdev)
+        self.guest.machine.device_add(device.qdev, timeout_s=_PLUG_S if device.at_host is None else _HANDED_S)
         return self.settle(device)
 
     def settle(self, device: AttachedDevice) -> AttachedDevice:
@@ -229,9 +238,10 @@ class Session:
         if device.engine is not None:
             mailbox = {"buffer": device.staging, "iova": None if self.raw else device.staging_iova}
             via = "raw" if self.raw else "vfio"
-            self.call(
-                "device_open", device=device.name, bdf=device.address, model=device.model, via=via, mailbox=mailbox
-            )
+            opened: dict[str, Any] = {"model": device.driven_as or device.model, "via": via, "mailbox": mailbox}
+            if device.at_host is not None:
+                opened["medium"] = "loopback"
+            self.call("device_open", device=device.name, bdf=device.address, **opened)
         self.update(device, domain=domain)
 
     def leave_domain(self, device: AttachedDevice) -> None:

@@ -13,6 +13,7 @@ from harness.evidence import Entry
 from harness.judgement import InterruptFault, StepEvidence
 from harness.vtd.faults import Access, Fault
 from harness.vtd.source_id import SourceId
+from harness.witnesses import lab_host
 from harness.witnesses.guest_log import LogLine, logged_faults, unread
 from harness.witnesses.panic import panic_title
 
@@ -49,14 +50,16 @@ def hear(entries: Sequence[Entry], *, flooded_from: int | None = None, kernel: b
         if index is not None
     }
     outside = [entry for entry in entries if entry.step is None]
-    between = (*_logged(outside, "kmsg"), *_traced(outside))
+    mine = lab_host.handed(entries)  # other devices of a lab host are no business of this run
+    there = [fault for fault in _logged(outside, lab_host.LOG) if fault.source in mine]
+    between = (*_logged(outside, "kmsg"), *_traced(outside), *there)
     return Testimony(steps, between, tuple(entries))
 
 
 def holes(entries: Sequence[Entry], *, kernel: bool = True) -> list[str]:
     """Tell why a whole record cannot be relied on: gaps, a panic, witnesses that were not watching or not heard out."""
     problems = [*_log_gaps(entries), *_resets(entries), *_panics(entries), *_stale(entries)] if kernel else []
-    problems += _nested(entries) if kernel else []
+    problems += [*_nested(entries), *lab_host.problems(entries)] if kernel else []
     outside = [entry for entry in entries if entry.step is None]
     problems += _misread(outside, limited=True)
     problems += [f"{e.ref}: fault reports were switched off (FPD)" for e in _of(outside, "trace", "disabled")]
@@ -164,6 +167,7 @@ def _step(index: int, entries: Sequence[Entry], *, limited: bool, kernel: bool) 
         logged=_logged(mine, "kmsg"),
         on_console=_logged(mine, "console"),
         traced=_traced(mine),
+        on_host=_logged(mine, lab_host.LOG),
         interrupts=_interrupts(mine),
         devices=_devices(index, entries),
         finished=bool(_of(mine, "runner", "step-end")),
@@ -194,6 +198,7 @@ def _unmarked(entries: Sequence[Entry]) -> list[str]:
 def _misread(entries: Sequence[Entry], *, limited: bool) -> list[str]:
     """Tell what the guest's log and QEMU's trace say in words that could not be read."""
     problems = unread(_lines(entries, "kmsg"), limited=limited)
+    problems += [f"the lab host's log: {problem}" for problem in unread(_lines(entries, lab_host.LOG), limited=limited)]
     problems += [f"{e.ref}: a trace line of an unknown form: {e.data['text']}" for e in _of(entries, "trace", "unread")]
     return problems
 

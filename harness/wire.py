@@ -40,6 +40,11 @@ class Wire:
         """The descriptor QEMU must inherit."""
         return self._theirs.fileno()
 
+    @property
+    def far_end(self) -> socket.socket:
+        """QEMU's end, where QEMU runs on another host and its frames are carried from here."""
+        return self._theirs
+
     def inherited(self) -> None:
         """Close the end that QEMU has inherited by now."""
         self._theirs.close()

@@ -246,7 +246,7 @@ def test_a_run_that_is_not_there_is_wrong_input(capsys, command):
 def test_an_error_before_anything_ran_is_one_message(project, capsys, monkeypatch):
     from harness import runner
 
-    def broken(_):
+    def broken(_, **_there):
         raise HarnessError("no apt here", hint="set VTD_QEMU")
 
     project("a")

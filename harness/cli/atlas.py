@@ -51,6 +51,7 @@ def run_atlas(arguments: argparse.Namespace) -> int:
     if run is None:
         keyword = f"{TAG} and bare" if arguments.bare else TAG
         chosen = {"names": [], "keyword": keyword, "tags": [TAG], "cold": False, "exitfirst": False}
+        chosen |= {"host": None, "nics": []}
         ran, run = run_and_keep(argparse.Namespace(**{**vars(arguments), **chosen}))
         status = ExitCode(ran)
         if run is None or status in (ExitCode.INTERRUPTED, ExitCode.NOTHING_RAN, ExitCode.WRONG_INPUT):

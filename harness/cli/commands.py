@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from harness.ssh.address import FORM, SshAddress
+
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse names it nowhere else
 
@@ -20,6 +22,18 @@ def add(commands: Commands, name: str, text: str, command: Command, *, epilog: s
     )
     made.set_defaults(command=command)
     return made
+
+
+def add_host(command: argparse.ArgumentParser, text: str) -> None:
+    """Add the argument that names another host, with `text` as its help."""
+    command.add_argument("--host", type=_host, metavar="SSH", help=f"{text}: {FORM}")
+
+
+def _host(text: str) -> SshAddress:
+    try:
+        return SshAddress.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def positive(text: str) -> int:

@@ -6,10 +6,12 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.cli.commands import add
-from harness.host.doctor import examine, render
+from harness.cli.commands import add, add_host
+from harness.host.doctor import Need, examine, render
 from harness.images.store import ImageStore
+from harness.lab.survey import take_survey
 from harness.report.live import Live
+from harness.ssh import SshAddress, connected
 from harness.suite import ExitCode
 
 if TYPE_CHECKING:
@@ -20,7 +22,8 @@ _MIB = 1 << 20
 
 def add_to(commands: Commands) -> None:
     """Add the commands."""
-    add(commands, "doctor", "say what this machine has and lacks, each lack with the command that mends it", doctor)
+    text = "say what this machine has and lacks, each lack with the command that mends it"
+    add_host(add(commands, "doctor", text, doctor), "say that of another host, and which NICs it could hand out")
     images = add(commands, "images", "build, list or re-pin the guest images and QEMU", list_images)
     images.set_defaults(names=[])
     inner = images.add_subparsers(metavar="ACTION")
@@ -34,10 +37,25 @@ def add_to(commands: Commands) -> None:
         action.add_argument("-q", "--quiet", action="store_true", help="say nothing of what is there already")
 
 
-def doctor(arguments: argparse.Namespace) -> int:  # noqa: ARG001 - every command takes them
+def doctor(arguments: argparse.Namespace) -> int:
     """Print one line per need; 3 if one is not met."""
+    if arguments.host is not None:
+        return _doctor_there(arguments.host)
     needs = examine()
     print(render(needs))
+    return ExitCode.PASSED if all(need.ok for need in needs) else ExitCode.ERROR
+
+
+def _doctor_there(address: SshAddress) -> int:
+    """Print what a host has; 3 if no machine can run there. What only a handed NIC needs is told, and no more."""
+    with connected(address) as ssh:
+        found = take_survey(ssh)
+    needs = [*found.needs(), Need("kvm there", ok=True, found=found.kvm or "can be opened; a run proves that it works")]
+    print(f"{address}: kernel {found.kernel}, {found.cpus} cores, {found.memory_mib} MiB available")
+    print(render(needs))
+    of_nics = list(found.nic_needs())
+    print("\nto hand out a NIC (--nic ADDRESS):")
+    print(render(of_nics) if found.nics else f"{render(of_nics)}\nthe host has no NIC")
     return ExitCode.PASSED if all(need.ok for need in needs) else ExitCode.ERROR
 
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from harness import plan as planning
 from harness import runner, suite
-from harness.cli.commands import add, positive
+from harness.cli.commands import add, add_host, positive
 from harness.cli.interrupts import Interrupts
 from harness.errors import HarnessError
 from harness.evidence import RunDirectory
 from harness.host.slots import GuestSlots
+from harness.lab.host import nic_address
 from harness.plan import Plan
 from harness.report.live import Live
 from harness.report.pace import in_words, longest_first, usual_durations
@@ -41,6 +42,16 @@ def add_to(commands: Commands) -> None:
     add_selection(run)
     run.add_argument("--prove", action="store_true", help="run counter-proofs: without protection, attacks must land")
     run.add_argument("--cold", action="store_true", help="boot every machine instead of restoring it from a template")
+    add_host(run, "run the machines on another host")
+    run.add_argument(
+        "--nic",
+        action="append",
+        type=_nic,
+        default=[],
+        dest="nics",
+        metavar="ADDRESS",
+        help="with --host: a NIC of that host which scenarios may hand out, as 0000:03:00.0; may be given again",
+    )
     run.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help="where run directories are made (runs)")
     run.add_argument("-x", "--exitfirst", action="store_true", help="begin no other after the first that does not pass")
     run.add_argument(
@@ -68,8 +79,10 @@ def run_and_keep(arguments: argparse.Namespace) -> tuple[int, RunDirectory | Non
     On Ctrl-C the machines are stopped and what ran so far is reported.
     """
     files, ids = split_names(arguments.names)
+    if arguments.nics and arguments.host is None:
+        raise HarnessError("--nic names a NIC of another host, and no host is named", hint="add --host ssh://USER@NAME")
     with Live() as live:
-        host = runner.open_host(live.preparing)
+        host = runner.open_host(live.preparing, lab=arguments.host, nics=arguments.nics)
         plans = chosen(
             planning.plan_all(files, host, cold=arguments.cold), ids, keyword=arguments.keyword, tags=arguments.tags
         )
@@ -131,6 +144,13 @@ class _Work:
 
     def _is_last(self, result: Result) -> bool:
         return self.exit_first and (result.outcome in (Outcome.FAIL, Outcome.ERROR) or bool(result.vacuous))
+
+
+def _nic(text: str) -> str:
+    try:
+        return nic_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _jobs(wanted: int | None, slots: GuestSlots, plans: Sequence[Plan], live: Live) -> int:

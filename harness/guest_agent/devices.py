@@ -56,6 +56,8 @@ class DeviceTable:
             "device_arm_receive": self.device_arm_receive,
             "device_arm_ring": self.device_arm_ring,
             "device_received": self.device_received,
+            "device_arm_loop": self.device_arm_loop,
+            "device_send": self.device_send,
             "device_msi_enable": self.device_msi_enable,
             "device_msi_raise": self.device_msi_raise,
             "device_msi_count": self.device_msi_count,
@@ -65,22 +67,30 @@ class DeviceTable:
         """The name of the device open at `bdf`."""
         return next((name for name, opened in self._open.items() if opened.bdf == bdf), None)
 
-    def device_open(self, *, device: str, bdf: str, model: str, via: str, mailbox: dict[str, Any]) -> dict[str, Any]:
+    def device_open(
+        self, *, device: str, bdf: str, model: str, via: str, mailbox: dict[str, Any], medium: str = "wire"
+    ) -> dict[str, Any]:
         """Open `bdf` as a device of `model` `via` its domain's VFIO or raw, bus mastering on.
+
+        The `medium` of a NIC is its wire, or `loopback`: it receives what it sends.
 
         `mailbox` is `{"buffer": name, "iova": number or null}`: its first page is the device's staging area, reached
         by it under `iova`, or under its guest-physical address.
         """
         if device in self._open or self.open_on(bdf) is not None:
             raise Refused(f"device {device!r} or function {bdf} is open already")
+        if medium not in ("wire", "loopback"):
+            raise Refused(f"medium must be wire or loopback, not {medium!r}")
         _check_model(bdf, model)
         page = self._mailbox(mailbox)
         function = self._open_function(bdf, via)
         try:
             announcer = Announcer(self._emit, device=device, bdf=bdf, via=via)
-            if model in _NICS:
-                kind = VirtualNic if model == IGB_VF.name else Nic
-                engine: Edu | Nic = kind(_NICS[model], function, page, announcer)
+            engine: Edu | Nic
+            if model == IGB_VF.name:
+                engine = VirtualNic(IGB_VF, function, page, announcer)
+            elif model in _NICS:
+                engine = Nic(_NICS[model], function, page, announcer, loopback=medium == "loopback")
             else:
                 engine = Edu(function, page, announcer)
         except BaseException:
@@ -134,6 +144,14 @@ class DeviceTable:
     def device_arm_receive(self, *, device: str, address: int, purpose: str = "attack") -> dict[str, Any]:
         """Let a NIC write the next frame from its wire to bus address `address`."""
         return self._nic(device).arm_receive(address, purpose=_checked(purpose))
+
+    def device_arm_loop(self, *, device: str) -> dict[str, Any]:
+        """Let a NIC with loopback receive what it sends next into the mailbox."""
+        return self._nic(device).arm_loop()
+
+    def device_send(self, *, device: str, hex: str) -> dict[str, Any]:  # noqa: A002 - the protocol's word
+        """Let a NIC send one whole frame, which is put into the mailbox for that."""
+        return self._nic(device).send(from_hex(hex))
 
     def device_start_write(self, *, device: str, address: int, length: int, purpose: str = "attack") -> dict[str, Any]:
         """Begin one DMA from edu's memory to bus address `address`, and do not wait for its end."""

@@ -28,6 +28,8 @@ _STATUS_LINK_UP = 1 << 1
 _MDIC_NEGOTIATE = 1 << 26 | 1 << 21 | 0 << 16 | 1 << 12 | 1 << 9
 #: Receive: enable, promiscuous for unicast and multicast, accept broadcast, strip the checksum; 2 KiB buffers.
 _RCTL_PROMISCUOUS = 1 << 1 | 1 << 3 | 1 << 4 | 1 << 15 | 1 << 26
+#: Receive what is sent: loopback in the MAC (82574 datasheet 10.2.5.1; e1000e_tx_pkt_send in QEMU's e1000e_core.c).
+_RCTL_LOOPBACK = 1 << 6
 #: Transmit: enable, pad short packets.
 _TCTL_ON = 1 << 1 | 1 << 3
 
@@ -39,13 +41,15 @@ DESCRIPTOR = 16
 #: The smallest ring the devices take: its bytes are a multiple of 128.
 _RING = 8 * DESCRIPTOR
 #: Where things lie in the mailbox page.
-_TX_RING, _RX_RING, _HEADER = 0x000, 0x100, 0x200
+_TX_RING, _RX_RING, _HEADER, _FRAME, _LOOPED = 0x000, 0x100, 0x200, 0x240, 0x800
 
 RECEIVE_BUFFER = 2048
 #: Broadcast, a locally administered sender, the second EtherType for local experiments (IEEE 802); a number follows.
 _ETHERNET = bytes.fromhex("ffffffffffff02767464000188b6")
 HEADER_SIZE = len(_ETHERNET) + 4
 PAYLOAD_MAX = 1514 - HEADER_SIZE
+#: A frame that is sent from the mailbox.
+_FRAME_MAX = _LOOPED - _FRAME
 
 _RESET_S = 2.0
 _LINK_S = 10.0
@@ -82,10 +86,16 @@ class Model(NamedTuple):
 
 
 class Nic:
-    """A NIC whose rings and frame header lie in the mailbox page."""
+    """A NIC whose rings and frame header lie in the mailbox page.
 
-    def __init__(self, model: Model, function: Function, mailbox: Mailbox, announcer: Announcer) -> None:
+    With `loopback` it receives what it sends, so that it needs no wire.
+    """
+
+    def __init__(
+        self, model: Model, function: Function, mailbox: Mailbox, announcer: Announcer, *, loopback: bool = False
+    ) -> None:
         self._model = model
+        self._loopback = _RCTL_LOOPBACK if loopback else 0
         self._function = function
         self._mailbox = mailbox
         self._announcer = announcer
@@ -126,6 +136,24 @@ class Nic:
             "header": header.hex(),
             "registers": registers,
         }
+
+    def send(self, frame: bytes) -> dict[str, Any]:
+        """Send `frame` from the mailbox; with loopback it is received."""
+        if not 0 < len(frame) <= _FRAME_MAX:
+            raise Refused(f"a frame from the mailbox has 1 to {_FRAME_MAX} bytes, not {len(frame)}")
+        descriptor = self._model.transmit_descriptor(self._mailbox.bus_address + _FRAME, len(frame), True, len(frame))  # noqa: FBT003
+        self._mailbox.write(_FRAME, frame)
+        self._switch_transmitter(on=False)
+        self._place_ring(self._model.transmit, _TX_RING, descriptor)
+        self._switch_transmitter(on=True)
+        self._function.write32(self._model.transmit + _TAIL, 1)
+        sent = poll(lambda: self._function.read32(self._model.transmit + _HEAD) == 1, _TRANSMIT_S)
+        return {"status": "ended" if sent else "running", "registers": self._queue(self._model.transmit)}
+
+    def arm_loop(self) -> dict[str, Any]:
+        """Let what is sent next be received into the mailbox, at `offset` of it, behind a header of `header` bytes."""
+        self.arm_receive(self._mailbox.bus_address + _LOOPED, purpose="staging")
+        return {"offset": _LOOPED, "header": HEADER_SIZE}
 
     def arm_receive(self, address: int, *, purpose: str) -> dict[str, Any]:
         """Let the next frame from the wire be written to `address`; up to `RECEIVE_BUFFER` bytes of it.
@@ -194,7 +222,7 @@ class Nic:
         self._switch_transmitter(on=False)
 
     def _switch_receiver(self, *, on: bool) -> None:
-        self._function.write32(_RCTL, _RCTL_PROMISCUOUS if on else 0)
+        self._function.write32(_RCTL, _RCTL_PROMISCUOUS | self._loopback if on else 0)
 
     def _switch_transmitter(self, *, on: bool) -> None:
         self._function.write32(_TCTL, _TCTL_ON if on else 0)

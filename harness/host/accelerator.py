@@ -11,6 +11,7 @@ from pathlib import Path
 
 from harness.evidence import write_json
 from harness.images.qemu_build import QemuBuild
+from harness.machine.parts import QemuBinary
 from harness.waiting import timeout_scale
 
 _KVM = Path("/dev/kvm")
@@ -21,8 +22,9 @@ _TOLD = 0x2A
 _EXIT_STATUS = _TOLD * 2 + 1
 #: Real-mode code at the reset vector, 16 bytes below the end: mov dx, 0x501; mov al, TOLD; out dx, al; hlt; jmp to hlt.
 _RESET_VECTOR = bytes([0xBA, 0x01, 0x05, 0xB0, _TOLD, 0xEE, 0xF4, 0xEB, 0xFD]).ljust(16, b"\xf4")
-_DEADLINE_S = 10.0
-_TOO_SLOW = f"a vCPU did not run its nine bytes of code within {_DEADLINE_S:.0f} s"
+#: Seconds for those nine bytes.
+DEADLINE_S = 10.0
+_TOO_SLOW = f"a vCPU did not run its nine bytes of code within {DEADLINE_S:.0f} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,25 +70,18 @@ def _recalled(memory: Path | None, asked: list[object]) -> KvmFinding | None:
 
 def run_vcpu(qemu: QemuBuild, accelerator: str, *, cpu: str) -> str | None:
     """Have one vCPU run firmware of nine bytes that ends QEMU with a known status; what went wrong, None if nothing."""
-    firmware = os.memfd_create("firmware")
+    descriptor = os.memfd_create("firmware")
     try:
-        os.write(firmware, _RESET_VECTOR.rjust(_FIRMWARE_BYTES, b"\xf4"))
-        argv = [
-            *("setpriv", "--pdeathsig", "KILL", "--"),
-            *qemu.argv_prefix,
-            *("-nodefaults", "-no-user-config", "-display", "none"),
-            *("-machine", "q35,kernel-irqchip=split", "-accel", accelerator, "-cpu", cpu, "-m", "32"),
-            *("-bios", f"/proc/self/fd/{firmware}", "-device", "isa-debug-exit"),
-        ]
+        os.write(descriptor, firmware())
         done = subprocess.run(
-            argv,
+            ["setpriv", "--pdeathsig", "KILL", "--", *vcpu_argv(qemu, accelerator, cpu=cpu, firmware_fd=descriptor)],
             env={**os.environ, **qemu.env},
-            pass_fds=(firmware,),
+            pass_fds=(descriptor,),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=_DEADLINE_S * timeout_scale(),
+            timeout=DEADLINE_S * timeout_scale(),
             check=False,
         )
     except subprocess.TimeoutExpired:
@@ -94,8 +89,30 @@ def run_vcpu(qemu: QemuBuild, accelerator: str, *, cpu: str) -> str | None:
     except OSError as error:
         return f"QEMU could not be started: {error.strerror}"
     finally:
-        os.close(firmware)
-    if done.returncode == _EXIT_STATUS:
+        os.close(descriptor)
+    return vcpu_problem(done.returncode, done.stderr)
+
+
+def firmware() -> bytes:
+    """Give what the vCPU runs: it ends QEMU with a status that nothing else gives."""
+    return _RESET_VECTOR.rjust(_FIRMWARE_BYTES, b"\xf4")
+
+
+def vcpu_argv(qemu: QemuBinary, accelerator: str, *, cpu: str, firmware_fd: int) -> list[str]:
+    """Give the argv of a QEMU that runs the firmware of its descriptor `firmware_fd`."""
+    return [
+        *qemu.argv_prefix,
+        *("-nodefaults", "-no-user-config", "-display", "none"),
+        *("-machine", "q35,kernel-irqchip=split", "-accel", accelerator, "-cpu", cpu, "-m", "32"),
+        *("-bios", f"/proc/self/fd/{firmware_fd}", "-device", "isa-debug-exit"),
+    ]
+
+
+def vcpu_problem(status: int | None, said: str) -> str | None:
+    """Tell what went wrong by how QEMU ended (None: it did not in time) and what it said; None if a vCPU ran."""
+    if status == _EXIT_STATUS:
         return None
-    said = done.stderr.strip().splitlines()
-    return said[-1] if said else f"QEMU ended with status {done.returncode} without a word"
+    if status is None:
+        return _TOO_SLOW
+    lines = said.strip().splitlines()
+    return lines[-1] if lines else f"QEMU ended with status {status} without a word"

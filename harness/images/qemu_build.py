@@ -32,6 +32,16 @@ class QemuBuild:
     digest: str
 
 
+@dataclass(frozen=True, slots=True)
+class MovableQemu:
+    """A build that runs on another host too: all its files are in `root`; `version` and `digest` as in `QemuBuild`."""
+
+    root: Path
+    recipe: QemuRecipe
+    version: str
+    digest: str
+
+
 def build_qemu(recipe: QemuRecipe, sysroot: Sysroot, into: Path) -> str:
     """Write the build into the directory `into`, run it once, and return its version."""
     tree = Tree()

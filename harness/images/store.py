@@ -33,7 +33,7 @@ from harness.images.guest_image import GuestSources, build_guest
 from harness.images.lock import Package, read_lock, write_lock
 from harness.images.packages import Order, Packages, Stock, resolve, sha256
 from harness.images.platform_disk import DISK, build_platform
-from harness.images.qemu_build import QemuBuild
+from harness.images.qemu_build import MovableQemu, QemuBuild
 from harness.images.recipe import (
     RECIPES,
     GuestRecipe,
@@ -151,6 +151,18 @@ class ImageStore:
         directory, record = self._ready(named, recipe, progress)
         argv, env = qemu_build.command(recipe, directory)
         return QemuBuild(directory / recipe.program, argv, env, record["version"], record["digest"])
+
+    def movable_qemu(self, progress: Progress) -> MovableQemu:
+        """The same as something that can be moved to another host; ImageError for a binary that a user named."""
+        named = os.environ.get("VTD_QEMU") or QEMU
+        recipe = load_recipe(recipe_path(named, self._recipes)) if named in self.names() else None
+        if not isinstance(recipe, QemuRecipe):
+            raise ImageError(
+                f"VTD_QEMU names {named}, a binary of this host, which cannot be run on another",
+                hint="name a recipe of kind qemu (qemu-11), or unset VTD_QEMU for the pinned build",
+            )
+        directory, record = self._ready(named, recipe, progress)
+        return MovableQemu(directory, recipe, record["version"], record["digest"])
 
     def platform(self, progress: Progress) -> PlatformDisk:
         """The disk of a guest that runs guests of its own, and what is on it, built first if need be."""

@@ -241,12 +241,12 @@ class Machine:
         with self.explaining():
             migration.save(self.monitor, state, [self.abort])
 
-    def device_add(self, qdev: Mapping[str, Any]) -> None:
+    def device_add(self, qdev: Mapping[str, Any], *, timeout_s: float = 10.0) -> None:
         """Plug the device `qdev` (`{"driver", "id", "bus", ...}`); MonitorError with QEMU's reason if it refuses."""
         with self.directory.file(REPRO).open("a", encoding="utf-8") as script:
             script.write(repro.device_add_note(qdev))
         with self.explaining():
-            self.monitor.execute_raw("device_add", qdev)
+            self.monitor.execute_raw("device_add", qdev, timeout_s=timeout_s)
 
     def device_del(self, device: str, *, deadline_s: float = UNPLUG_S) -> None:
         """Unplug the device with id `device` and wait until the guest let go of it.

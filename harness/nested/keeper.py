@@ -8,10 +8,12 @@ and kills the program when its input ends, in whatever way the connection went.
     keeper to host    frames
     frame             number of the channel (1 byte), length (4 bytes, big-endian), as many bytes; length 0: its end
 
-The job: `argv`, `env`, `streams` (name to descriptor: both ways, a socket), `outputs` (name to descriptor: a pipe; 1 is
-the program's stdout and stderr), `data` (descriptor to hex: a file of those bytes), `scratch` (a descriptor: an empty
-file that the program may fill), `taps` (list of `[descriptor, interface, bridge]`). Channels are numbered from 1 in the
-order of streams, then outputs; 0 is control, each frame of it a JSON object: `{"started": pid}`, `{"exit": status}` at
+The job: `argv`, `env`, `streams` (name to descriptor: both ways, a socket), `datagrams` (the same, but each frame is a
+datagram of its own), `outputs` (name to descriptor: a pipe; 1 is the program's stdout and stderr), `data` (descriptor
+to hex: a file of those bytes), `scratch` (a descriptor: an empty file that the program may fill), `taps` (list of
+`[descriptor, interface, bridge]`). Channels are numbered from 1 in the order of streams, datagrams, outputs. What the
+outputs have is told before what the others have, so that an answer never overtakes a line that was written before it.
+Channel 0 is control, each frame of it a JSON object: `{"started": pid}`, `{"exit": status}` at
 the end, and `{"scratch": "hex"}` in answer to `{"scratch": size}`.
 """
 
@@ -30,7 +32,8 @@ import subprocess
 from typing import Any
 
 _FRAME = struct.Struct("!BI")
-_CHUNK = 1 << 16
+#: More than the longest frame that a NIC of QEMU sends (NET_BUFSIZE in its include/net/net.h).
+_CHUNK = 1 << 17
 #: In a job, the program's stdout and stderr; all other numbers are beyond what the keeper itself has open.
 _OUTPUT = 1
 _PR_SET_PDEATHSIG = 1
@@ -44,14 +47,16 @@ class Keeper:
     def __init__(self, job: dict[str, Any]) -> None:
         self._numbers: dict[int, int] = {}
         self._ours: dict[int, int] = {}
-        self._pending: dict[int, bytearray] = {}
+        self._pending: dict[int, list[bytes]] = {}
         theirs: dict[int, int] = {}
-        for number, (_, wanted) in enumerate(job["streams"], start=1):
-            here, there = socket.socketpair()
+        sockets = [(wanted, socket.SOCK_STREAM) for _, wanted in job["streams"]]
+        sockets += [(wanted, socket.SOCK_DGRAM) for _, wanted in job["datagrams"]]
+        for number, (wanted, kind) in enumerate(sockets, start=1):
+            here, there = socket.socketpair(socket.AF_UNIX, kind)
             here.settimeout(0)
             self._add(number, here.detach())
             theirs[wanted] = there.detach()
-        for number, (_, wanted) in enumerate(job["outputs"], start=1 + len(job["streams"])):
+        for number, (_, wanted) in enumerate(job["outputs"], start=1 + len(sockets)):
             reading, theirs[wanted] = os.pipe()
             self._add(number, reading)
         for wanted, data in job["data"].items():
@@ -67,7 +72,7 @@ class Keeper:
         """Carry frames until the host is gone, or the program is and all it said has been told."""
         told = bytearray()
         while self._ours or self._process.poll() is None:
-            reading = [0, *self._ours.values()]
+            reading = [0, *reversed(self._ours.values())]
             writing = [self._ours[number] for number, data in self._pending.items() if data and number in self._ours]
             readable, writable, _ = select.select(reading, writing, [], 0.2)
             for descriptor in writable:
@@ -94,7 +99,7 @@ class Keeper:
     def _add(self, number: int, descriptor: int) -> None:
         self._ours[number] = descriptor
         self._numbers[descriptor] = number
-        self._pending[number] = bytearray()
+        self._pending[number] = []
 
     def _tell(self, descriptor: int) -> None:
         number = self._numbers[descriptor]
@@ -115,7 +120,7 @@ class Keeper:
             del told[: _FRAME.size + length]
             if number:
                 if data and number in self._ours:
-                    self._pending[number] += data
+                    self._pending[number].append(data)
                     self._write(number)
                 elif number in self._ours:
                     self._close(number)
@@ -131,7 +136,9 @@ class Keeper:
     def _write(self, number: int) -> None:
         waiting = self._pending[number]
         try:
-            del waiting[: os.write(self._ours[number], waiting[:_CHUNK])]
+            while waiting:
+                rest = waiting[0][os.write(self._ours[number], waiting[0]) :]
+                waiting[:1] = [rest] if rest else []
         except BlockingIOError:
             return
         except (BrokenPipeError, ConnectionResetError):

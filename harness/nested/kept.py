@@ -22,18 +22,13 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from harness.errors import HarnessError, InfraError, LaunchError, SshError, WaitTimeout
+from harness.nested.sending import start_program
 from harness.process import KILL_S, QUIT_S, REFUSED_S, TERM_S, StopRung
 from harness.ssh import Channel, Ssh
 from harness.waiting import Deadline, wait_for
 
-_PROGRAM = Path(__file__).with_name("keeper.py")
-
-#: Reads the program, whose length is its argument, from standard input, which then belongs to it.
-_LOADER = (
-    "import os,sys\nb=b''\n"
-    "while len(b)<int(sys.argv[1]): b+=os.read(0,int(sys.argv[1])-len(b))\n"
-    "exec(compile(b,'keeper','exec'))"
-)
+#: The far end.
+_PROGRAM = ("harness.nested.keeper",)
 
 _FRAME = struct.Struct("!BI")
 _CHUNK = 1 << 16
@@ -49,8 +44,9 @@ _ANSWER_S = 30.0
 class Job:
     """What runs there: descriptors by name, each the number under which the program has it.
 
-    `streams` are sockets, `outputs` files that are written here too (1 stands for stdout and stderr), `data` files with
-    these bytes, `scratch` an empty file, `taps` interfaces: descriptor to name and bridge.
+    `streams` are sockets, `datagrams` are too, but what is sent at once arrives at once, `outputs` files that are
+    written here too (1 stands for stdout and stderr), `data` files with these bytes, `scratch` an empty file, `taps`
+    interfaces: descriptor to name and bridge.
     """
 
     argv: Sequence[str]
@@ -59,6 +55,7 @@ class Job:
     outputs: Mapping[str, int]
     data: Mapping[int, bytes]
     scratch: int
+    datagrams: Mapping[str, int] = field(default_factory=dict)
     taps: Mapping[int, tuple[str, str]] = field(default_factory=dict)
 
     def line(self) -> bytes:
@@ -67,6 +64,7 @@ class Job:
             "argv": list(self.argv),
             "env": dict(self.env),
             "streams": list(self.streams.items()),
+            "datagrams": list(self.datagrams.items()),
             "outputs": list(self.outputs.items()),
             "data": {number: data.hex() for number, data in self.data.items()},
             "scratch": self.scratch,
@@ -81,8 +79,13 @@ class KeptProcess:
     `streams` are this host's ends. The methods are those of `harness.process.Process`.
     """
 
-    def __init__(self, ssh: Ssh, job: Job, files: Mapping[str, Path]) -> None:
-        """Start `job`; `files` are where its outputs go, by name. Raises LaunchError if it cannot be started."""
+    def __init__(
+        self, ssh: Ssh, job: Job, files: Mapping[str, Path], wires: Mapping[str, socket.socket] | None = None
+    ) -> None:
+        """Start `job`; `files` are where its outputs go, by name, `wires` the far ends of its datagrams here.
+
+        Raises LaunchError if it cannot be started.
+        """
         self.argv = tuple(job.argv)
         self._stderr = files["stderr"]
         self._status: int | None = None
@@ -95,19 +98,22 @@ class KeptProcess:
             for pair in ends.values():
                 stack.callback(pair[0].close)
                 stack.callback(pair[1].close)
+            near = [pair[1] for pair in ends.values()]
             self._sinks: dict[int, Callable[[bytes], None]] = {}
-            for number, pair in enumerate(ends.values(), start=1):
-                self._sinks[number] = _into_socket(pair[1])
-            for number, name in enumerate(job.outputs, start=1 + len(ends)):
+            for number, end in enumerate(near, start=1):
+                self._sinks[number] = _into_socket(end)
+            for name in job.datagrams:
+                end = (wires or {})[name]
+                near.append(end)
+                self._sinks[len(near)] = _onto_wire(end)
+            for number, name in enumerate(job.outputs, start=1 + len(near)):
                 file = stack.enter_context(files[name].open("ab", buffering=0))
                 self._sinks[number] = _into_file(file)
-            program = _PROGRAM.read_bytes()
-            self._channel: Channel = ssh.open(["python3", "-I", "-c", _LOADER, str(len(program))])
+            self._channel: Channel = start_program(ssh, _PROGRAM, job.line())
             stack.callback(self._channel.close)
-            self._channel.send(program + job.line(), Deadline.after(_STARTED_S))
             self._pumps = [
                 threading.Thread(target=self._receive, name="kept-receive", daemon=True),
-                threading.Thread(target=self._forward, args=([pair[1] for pair in ends.values()],), daemon=True),
+                threading.Thread(target=self._forward, args=(near,), daemon=True),
             ]
             self._ended = threading.Event()
             for pump in self._pumps:
@@ -272,6 +278,14 @@ class KeptProcess:
 def _into_file(file: IO[bytes]) -> Callable[[bytes], None]:
     def put(data: bytes) -> None:
         file.write(data)
+
+    return put
+
+
+def _onto_wire(end: socket.socket) -> Callable[[bytes], None]:
+    def put(data: bytes) -> None:
+        with contextlib.suppress(OSError):  # what nobody takes is lost, as on any wire: QMP must not wait for it
+            end.send(data, socket.MSG_DONTWAIT)
 
     return put
 

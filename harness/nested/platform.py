@@ -10,6 +10,7 @@ from harness.errors import InfraError
 from harness.guest import Guest
 from harness.images.qemu_build import inside
 from harness.images.store import GuestImage, PlatformDisk
+from harness.ssh import Ssh
 
 #: Where the guest has mounted the disk (images/guest/init); `harness.images.platform_disk` says what is on it.
 MOUNTED = "/platform"
@@ -46,6 +47,11 @@ class Platform:
     guest: Guest
     qemu: FarQemu
     virtualization: str
+
+    @property
+    def ssh(self) -> Ssh:
+        """The connection by which its programs are started."""
+        return self.guest.ssh
 
     @classmethod
     def open(cls, guest: Guest, disk: PlatformDisk) -> Platform:

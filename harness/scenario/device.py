@@ -49,6 +49,8 @@ class Device(Section):
     queued: ClassVar[bool] = False
     #: Whether it is there on machines without a guest only.
     bare_only: ClassVar[bool] = False
+    #: Whether it is a NIC of the lab host that the machine runs on.
+    from_host: ClassVar[bool] = False
 
     model: str = Field(description="What the device is.")
     behind: Behind = Field(
@@ -71,6 +73,11 @@ class Device(Section):
     @abstractmethod
     def qdev(self) -> dict[str, object]:
         """Give the properties that QEMU's `device_add` needs, `driver` among them, without `id` and `bus`."""
+
+    @property
+    def driven_as(self) -> str:
+        """The model that the guest agent drives it as."""
+        return self.model_word
 
     @property
     def physical(self) -> str | None:

@@ -187,6 +187,9 @@ class Requires(Section):
 
     qemu: Annotated[str | None, BeforeValidator(_check_version)] = Field(default=None, description='E.g. ">=10.0".')
     kvm: bool | None = Field(default=None, description="Whether KVM must be usable (true) or must not be (false).")
+    host: Literal["lab"] | None = Field(
+        default=None, description="lab: the machine must run on another host, named by --host (make: HOST)."
+    )
 
 
 class Refused(Section):
@@ -270,11 +273,21 @@ class Scenario(Section):
             if device.bare_only and self.machine.kind != "bare":
                 text = "{written} is driven on machines without a guest only"
                 raise complaint(text, value=device.model_word, at=("devices", name, "model"))
+            if device.from_host:
+                self._check_from_host(name, device)
             if device.physical_model is not None and self.machine.kind == "linux":
                 self._check_physical(name, device)
             elif device.physical is not None:
                 text = "on a bare machine a virtual function brings its physical function along"
                 raise complaint(text, at=("devices", name, "of"), on_key=True)
+
+    def _check_from_host(self, name: str, device: Device) -> None:
+        """QEMU refuses a device of its host behind a vIOMMU without caching mode (vtd_iommu_notify_flag_changed)."""
+        if any(options.get("caching_mode") not in ("on", True) for options in self.machine.iommu):
+            text = f"'{name}' is a NIC of the host, for which the vIOMMU needs caching_mode: on"
+            raise complaint(text, at=("devices", name), on_key=True)
+        if device.behind == "bridge":
+            raise complaint("a NIC of the host is on PCI Express", at=("devices", name, "behind"), on_key=True)
 
     def _check_physical(self, name: str, device: Device) -> None:
         if device.physical is None:

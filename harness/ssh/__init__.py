@@ -1,8 +1,8 @@
-"""SSH to the guest; the only package that knows paramiko.
+"""SSH to the guest, and to other hosts (`connected`); the only package that knows paramiko.
 
-Trust is made, not skipped: key pairs are made in memory, the client's for one start of a machine and the host's for one
-boot of a guest, which gets its key before and keeps it where it is saved and restored. A connection is only used once
-the guest has proven to hold that key.
+Towards a guest, trust is made, not skipped: key pairs are made in memory, the client's for one start of a machine and
+the host's for one boot of a guest, which gets its key before and keeps it where it is saved and restored. A connection
+is only used once the guest has proven to hold that key.
 
 Commands on one connection are started one after the other, and a short one has told its exit status before the next
 channel is opened. Dropbear before 2024.86 needs that: when it reaps a child while another channel is open whose command
@@ -13,9 +13,11 @@ dropbear's commit 71521d1b). A child's exit status is only sent after it was rea
 
 from __future__ import annotations
 
+from harness.ssh.address import SshAddress
 from harness.ssh.channel import Channel, Completed, Terminal
 from harness.ssh.connection import Ssh
 from harness.ssh.keys import KeyPair
 from harness.ssh.line import SshLine
+from harness.ssh.remote import connected
 
-__all__ = ["Channel", "Completed", "KeyPair", "Ssh", "SshLine", "Terminal"]
+__all__ = ["Channel", "Completed", "KeyPair", "Ssh", "SshAddress", "SshLine", "Terminal", "connected"]

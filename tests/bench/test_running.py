@@ -72,7 +72,7 @@ def test_the_exit_status_tells_whether_every_figure_could_be_had(tmp_path, monke
 
     running_measure = running.measure
     monkeypatch.setattr(running, "measure", measure_these)
-    monkeypatch.setattr(measure.runner, "open_host", lambda _: HOST)
+    monkeypatch.setattr(measure.runner, "open_host", lambda _, **__: HOST)
     monkeypatch.chdir(tmp_path)
     assert cli.main(["bench"]) == status
     assert "template_speedup" in capsys.readouterr().out

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,53 +12,8 @@ from harness.errors import LaunchError, SshError
 from harness.nested.kept import Job, KeptProcess
 from harness.process import StopRung
 from harness.waiting import Deadline, wait_for
-
-
-class PipeChannel:
-    """A command with its streams, as `harness.ssh.Channel` gives them."""
-
-    def __init__(self, argv):
-        self.process = subprocess.Popen(
-            [sys.executable, *argv[1:]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-
-    def send(self, data, deadline, abort=()):  # noqa: ARG002 - the shape of a channel
-        try:
-            self.process.stdin.write(data)
-            self.process.stdin.flush()
-        except OSError as error:
-            raise SshError(f"no input is taken any more: {error}") from error
-
-    def read(self, deadline, abort=()):  # noqa: ARG002
-        return os.read(self.process.stdout.fileno(), 65536)
-
-    def stderr_text(self):
-        return ""
-
-    def cut(self):
-        """Lose the connection."""
-        self.process.stdin.close()
-
-    def close(self):
-        if not self.process.stdin.closed:
-            self.process.stdin.close()
-        self.process.wait(10)
-
-
-class PipeSsh:
-    """What a `KeptProcess` needs of an SSH connection."""
-
-    def __init__(self):
-        self.channels = []
-
-    def open(self, argv, *, timeout_s=20.0):  # noqa: ARG002
-        self.channels.append(PipeChannel(argv))
-        return self.channels[-1]
-
-    def close(self):
-        for channel in self.channels:
-            channel.process.stdout.close()
-            channel.process.stderr.close()
+from harness.wire import Wire
+from tests.pipes import PipeSsh
 
 
 @pytest.fixture
@@ -136,3 +89,32 @@ def test_nothing_can_be_asked_of_a_program_that_has_ended(ssh, tmp_path):
         assert ended(kept) == 0
         with pytest.raises(SshError, match="ended with 0; no 'scratch'"):
             kept.scratch(2)
+
+
+def test_datagrams_keep_their_bounds_and_those_that_nobody_takes_are_lost(ssh, tmp_path):
+    wire = Wire("w")
+    script = (
+        "import os\n"
+        "for _ in range(2000): os.write(44, b'x' * 1400)\n"
+        "got = [os.read(44, 99999), os.read(44, 99999)]\n"
+        "os.write(41, b'%d %d' % (len(got[0]), len(got[1])))\n"
+        "os.read(40, 1)"
+    )
+    job = Job(
+        argv=[sys.executable, "-I", "-c", script],
+        env={},
+        streams={"talk": 40},
+        datagrams={"w": 44},
+        outputs={"log": 41, "stderr": 1},
+        data={},
+        scratch=43,
+    )
+    files = {"log": tmp_path / "log", "stderr": tmp_path / "stderr"}
+    with wire, KeptProcess(ssh, job, files, {"w": wire.far_end}) as kept:
+        wire.send(b"a" * 60)
+        wire.send(b"b" * 9000)
+        wait_for("both to be told of", (tmp_path / "log").read_text, Deadline.after(10.0))
+        assert (tmp_path / "log").read_text() == "60 9000"
+        assert {len(frame) for frame in wire.drain()} == {1400}
+        kept.streams["talk"].sendall(b"q")
+        assert ended(kept) == 0

@@ -70,7 +70,7 @@ class FakeHost:
         return SimpleNamespace(name=name, kernel_release="6.12.57", digest="cd", kernel=KERNEL, initrd=KERNEL)
 
 
-def open_host(progress):
+def open_host(progress, **_there):
     progress("looking at QEMU")
     return FakeHost().telling(progress)
 
