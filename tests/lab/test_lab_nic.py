@@ -56,7 +56,6 @@ def lab_host(tmp_path, monkeypatch):
 
 
 @pytest.mark.guest
-@pytest.mark.alone
 def test_a_handed_nic_is_blocked_by_the_unit_of_its_host_and_comes_back(lab_host, tmp_path):
     host, session = lab_host
     run = suite.begin(tmp_path / "runs", host.describe(), prove=False)
