@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import socket
 import subprocess
@@ -11,12 +12,14 @@ from pathlib import Path
 
 import paramiko
 
+from harness.ssh import KeyPair
+
 
 class SshServer:
     """Listens on `port`; `key` is its host key, `allowed` the one client key that it lets in."""
 
     def __init__(self, allowed: paramiko.PKey) -> None:
-        self.key = paramiko.Ed25519Key.from_private_key_file(str(new_key(None)))
+        self.key = paramiko.Ed25519Key.from_private_key(io.StringIO(KeyPair.generate().private.decode()))
         self.allowed = allowed
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
@@ -98,13 +101,8 @@ class _Policy(paramiko.ServerInterface):
         return True
 
 
-def new_key(path: Path | None) -> Path:
-    """A new private key in a file."""
-    import tempfile
-
-    from harness.ssh import KeyPair
-
-    where = path or Path(tempfile.mkdtemp()) / "key"
-    where.write_bytes(KeyPair.generate().private)
-    where.chmod(0o600)
-    return where
+def new_key(path: Path) -> Path:
+    """A new private key in the file `path`, which is given back."""
+    path.write_bytes(KeyPair.generate().private)
+    path.chmod(0o600)
+    return path

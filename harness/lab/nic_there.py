@@ -27,6 +27,9 @@ _NETWORK, _BRIDGE = 0x02, 0x0604
 #: drivers/vfio/group.c, vfio_dev_viable before 6.2); the IOMMU core refuses bridges' drivers no more than it does.
 _HARMLESS = (None, VFIO, "pci-stub", "pcieport")
 
+#: What drives a NIC that was taken and not given back: it may have been on its way.
+_NOT_OWN = (None, VFIO)
+
 #: Seconds for the kernel to have moved a device between drivers: it has by the time a write to sysfs returns.
 _MOVED_S = 10.0
 
@@ -66,7 +69,7 @@ class Nic:
             "group": self._group(),
             "interfaces": self._interfaces(),
             "obstacle": None if obstacle is None else list(obstacle),
-            "left_behind": self._left_behind() is not None and self.driver() == VFIO,
+            "left_behind": self._left_behind() is not None and self.driver() in _NOT_OWN,
         }
 
     def obstacle(self) -> tuple[str, str] | None:
@@ -87,6 +90,15 @@ class Nic:
                     f"group {group} of {self.address} is not viable: {member} is in it too, driven by {driver}",
                     f"take a NIC that has a group of its own, or unbind {member} from {driver}",
                 )
+        return self._use()
+
+    def _use(self) -> tuple[str, str] | None:
+        """What the host has it for, as `obstacle`: whatever taking it would cut off."""
+        if glob.glob(os.path.join(self._device, "virtfn*")):
+            return (
+                f"{self.address} has virtual functions, which go with it",
+                f"take one of them, or remove them: echo 0 >/sys/bus/pci/devices/{self.address}/sriov_numvfs",
+            )
         for interface in self._interfaces():
             use = self._use_of(interface)
             if use is not None:
@@ -118,6 +130,8 @@ class Nic:
         """What the host uses an interface for: a way of its traffic that taking the NIC would cut."""
         if os.path.exists(os.path.join(self._root, "sys/class/net", interface, "master")):
             return "is a port of a bridge, bond or team"
+        for upper in sorted(glob.glob(os.path.join(self._root, "sys/class/net", interface, "upper_*"))):
+            return f"carries {os.path.basename(upper).removeprefix('upper_')}"
         for line in _lines(os.path.join(self._root, "proc/net/route"))[1:]:
             if line.split("\t", 1)[0] == interface:
                 return "carries a route of the host"
@@ -139,11 +153,13 @@ class Nic:
         """Take it from its driver and give it to vfio-pci; RefusedError, with all as it was, if that cannot be."""
         self._lock()
         try:
-            left = self._left_behind() if self.driver() == VFIO else None
             obstacle = self.obstacle()
             if obstacle is not None:
                 raise RefusedError(*obstacle)
-            self.own_driver = self.driver() if left is None else left["driver"]
+            left = self._left_behind()
+            now = self.driver()
+            # A driver of its own that it has by now was given to it by somebody else; the override was not.
+            self.own_driver = now if left is None or now not in _NOT_OWN else left["driver"]
             self._override = self._override_now() if left is None else left["override"]
             self._write_record({"driver": self.own_driver, "override": self._override})
             try:
@@ -163,6 +179,7 @@ class Nic:
         """
         try:
             if self.own_driver == VFIO:
+                self._write_record(None)
                 return
             if self.driver() == VFIO:
                 self._write(f"sys/bus/pci/drivers/{VFIO}/unbind", self.address)
@@ -187,8 +204,8 @@ class Nic:
             return
         try:
             self._set_override(VFIO)
-            if self.own_driver is not None:
-                self._write(f"sys/bus/pci/drivers/{self.own_driver}/unbind", self.address)
+            if (driver := self.driver()) is not None:
+                self._write(f"sys/bus/pci/drivers/{driver}/unbind", self.address)
             self._write("sys/bus/pci/drivers_probe", self.address)
         except OSError as error:
             raise RefusedError(

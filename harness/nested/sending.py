@@ -13,10 +13,13 @@ from harness.waiting import Deadline
 
 #: Reads as many bytes as its argument says: modules with their names and sources, in the order in which they need each
 #: other. A module is found by its whole name where it has been put, so the packages around it need not be there. What
-#: follows on standard input belongs to the last of them, the program.
+#: follows on standard input belongs to the last of them, the program. An input that ends before ends it.
 _LOADER = (
     "import json,os,sys,types\nb=b''\n"
-    "while len(b)<int(sys.argv[1]): b+=os.read(0,int(sys.argv[1])-len(b))\n"
+    "while len(b)<int(sys.argv[1]):\n"
+    " d=os.read(0,int(sys.argv[1])-len(b))\n"
+    " if not d: sys.exit('the input ended before the program was whole')\n"
+    " b+=d\n"
     "for name,text in json.loads(b):\n"
     " m=sys.modules[name]=types.ModuleType(name)\n"
     " exec(compile(text,name,'exec'),m.__dict__)"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -12,8 +14,9 @@ import pytest
 
 from harness.errors import InfraError
 from harness.lab import nic_there
-from harness.lab.lending import lent
+from harness.lab.lending import _PROGRAM, lent
 from harness.lab.nic_there import Nic, RefusedError
+from harness.nested.sending import start_program
 from harness.waiting import Deadline, wait_for
 from tests.lab.fake_host import NIC
 
@@ -86,6 +89,43 @@ def test_what_a_killed_lender_left_behind_is_brought_back_by_the_next(ssh, lab):
     assert (lab.driven_by(), lab.override()) == ("e1000e", "")
 
 
+def test_a_nic_that_a_killed_lender_left_without_a_driver_is_brought_back_by_the_next(ssh, lab):
+    lab.broken.add("vfio-pci")
+    job = json.dumps({"nics": [NIC], "root": str(lab.root)}).encode() + b"\n"
+    with contextlib.closing(start_program(ssh, _PROGRAM, job)) as channel:
+        wait_for("the NIC to be between drivers", lambda: lab.driven_by() is None, Deadline.after(10.0))
+        channel.die()
+    assert Nic(NIC, str(lab.root)).describe()["left_behind"]
+
+    lab.broken.clear()
+    with lent(ssh, [NIC], Notes(), root=str(lab.root)) as loans:
+        assert loans[NIC].driver == "e1000e"
+    assert (lab.driven_by(), lab.override()) == ("e1000e", "")
+    assert not Nic(NIC, str(lab.root)).describe()["left_behind"]
+
+
+def test_an_override_that_a_killed_lender_left_is_taken_back_where_the_nic_was_still_with_its_driver(ssh, lab):
+    record = lab.root / "run/vtd-harness" / f"nic-{NIC}"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"driver": "e1000e", "override": "(null)"}))
+    (lab.pci / "devices" / NIC / "driver_override").write_text("vfio-pci\n")
+    assert not Nic(NIC, str(lab.root)).describe()["left_behind"]
+
+    with lent(ssh, [NIC], Notes(), root=str(lab.root)):
+        pass
+    assert (lab.driven_by(), lab.override()) == ("e1000e", "")
+
+
+def test_a_nic_that_somebody_gave_to_another_driver_goes_back_to_that(ssh, lab):
+    lab.device("0000:04:00.0", driver="igb", group="8")
+    record = lab.root / "run/vtd-harness/nic-0000:04:00.0"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"driver": "e1000e", "override": "(null)"}))
+    with lent(ssh, ["0000:04:00.0"], Notes(), root=str(lab.root)) as loans:
+        assert loans["0000:04:00.0"].driver == "igb"
+    assert lab.driven_by("0000:04:00.0") == "igb"
+
+
 def test_two_runs_cannot_have_one_nic(ssh, lab):
     with lent(ssh, [NIC], Notes(), root=str(lab.root)):
         with pytest.raises(InfraError, match=f"another run has {NIC}"), lent(ssh, [NIC], Notes(), root=str(lab.root)):
@@ -119,6 +159,7 @@ def test_a_nic_without_a_driver_and_one_of_vfio_go_back_to_that(ssh, lab):
         assert lab.driven_by(free) == "vfio-pci"
     assert lab.driven_by(free) is None
     assert lab.driven_by(vfio) == "vfio-pci"
+    assert not any(Nic(address, str(lab.root)).describe()["left_behind"] for address in (free, vfio))
 
 
 def test_where_one_of_two_is_refused_the_other_comes_back(ssh, lab):
@@ -154,6 +195,7 @@ def test_what_is_no_nic_or_not_there_is_refused(lab):
     ("file", "text", "use"),
     [
         ("sys/class/net/eth0/master/x", "", "is a port of a bridge, bond or team"),
+        ("sys/class/net/eth0/upper_eth0.100/x", "", "carries eth0.100"),
         ("proc/net/route", "Iface\tDestination\neth0\t00000000\n", "carries a route of the host"),
         ("proc/net/if_inet6", "fe80" + "0" * 27 + "1 02 40 00 80 eth0\n", "has the address fe80" + "0" * 27 + "1"),
         ("proc/net/if_inet6", "fe80" + "0" * 27 + "1 02 40 20 80 eth0\n", None),
@@ -167,3 +209,8 @@ def test_a_nic_that_the_host_talks_through_is_not_taken(lab, place, file, text, 
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     assert obstacle(lab) == (None if use is None else f"{NIC} is in use: eth0 {use}")
+
+
+def test_a_nic_with_virtual_functions_is_not_taken(lab):
+    (lab.pci / "devices" / NIC / "virtfn0").symlink_to(lab.pci / "devices" / NIC)
+    assert obstacle(lab) == f"{NIC} has virtual functions, which go with it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from harness.errors import LaunchError, SshError
 from harness.nested.kept import Job, KeptProcess
+from harness.nested.sending import _LOADER
 from harness.process import StopRung
 from harness.waiting import Deadline, wait_for
 from harness.wire import Wire
@@ -118,3 +120,10 @@ def test_datagrams_keep_their_bounds_and_those_that_nobody_takes_are_lost(ssh, t
         assert {len(frame) for frame in wire.drain()} == {1400}
         kept.streams["talk"].sendall(b"q")
         assert ended(kept) == 0
+
+
+def test_a_program_that_is_cut_off_on_its_way_ends():
+    command = [sys.executable, "-I", "-c", _LOADER, "100"]
+    done = subprocess.run(command, input=b"[[", capture_output=True, timeout=20, check=False)
+    assert done.returncode == 1
+    assert b"the input ended before the program was whole" in done.stderr
