@@ -2,8 +2,7 @@
 
 A block is proven when six witnesses agree: the device announced the DMA, the guest's kernel logged the fault, the
 serial console shows the same line, QEMU traced it, the bytes it was aimed at did not move (or the secret did not
-leave), and nobody else faulted. Anything
-missing or contradictory is an ERROR: it is not known what happened.
+leave), and nobody else faulted. Anything missing or contradictory is an ERROR: it is not known what happened.
 """
 
 from __future__ import annotations
@@ -130,8 +129,8 @@ def _landed_finding(
         outcome, text = Outcome.PASS, f"the {attempt.said} landed"
     elif arrived.verdict is _CONFIRMS:
         outcome, text = Outcome.FAIL, f"the {attempt.said} landed, but {others.evidence}"
-    elif evidence.logged and evidence.traced:
-        outcome, text = Outcome.FAIL, f"the {attempt.said} should have landed, but was refused: {evidence.logged[0]}"
+    elif refusals := evidence.on_host or (evidence.logged if evidence.traced else ()):
+        outcome, text = Outcome.FAIL, f"the {attempt.said} should have landed, but was refused: {refusals[0]}"
     else:
         outcome, text = (
             Outcome.ERROR,

@@ -31,11 +31,11 @@ class StepEvidence:
     """Everything recorded between the two markers of one step.
 
     `logged` are the DMA faults of the guest's log, `on_console` the same lines as the serial console carried them,
-    `traced` those of QEMU's trace (folded), `on_host` those of a lab host's
-    log, `interrupts` refused interrupts, `devices` the source IDs of the devices
-    under test by name. `problems` tell why the record of the step cannot be relied on; it is not judged then.
-    `disabled` are the places where QEMU traced that fault processing is disabled (FPD), so that a refusal goes
-    unreported, `qemu` is QEMU's version, empty if it was not recorded.
+    `traced` those of QEMU's trace (folded), `on_host` those that a lab host's log tells of NICs that it handed out,
+    `interrupts` refused interrupts, `devices` the source IDs of the devices under test by name. `problems` tell why the
+    record of the step cannot be relied on; it is not judged then. `disabled` are the places where QEMU traced that
+    fault processing is disabled (FPD), so that a refusal goes unreported, `qemu` is QEMU's version, empty if it was not
+    recorded.
     """
 
     index: int
@@ -101,7 +101,7 @@ def nobody_faulted(
 ) -> Witness:
     """Witness that no device, other than `but`, was reported by the guest's log or QEMU's trace during the step.
 
-    Nor may a lab host have reported any other than `but_there`.
+    Nor may a lab host have reported any other NIC that it handed out than `but_there`.
 
     QEMU does not tell whose unreported refusal it was, so one denies this too, unless the step was to be refused
     `silently`.

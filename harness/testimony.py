@@ -50,8 +50,8 @@ def hear(entries: Sequence[Entry], *, flooded_from: int | None = None, kernel: b
         if index is not None
     }
     outside = [entry for entry in entries if entry.step is None]
-    mine = lab_host.handed(entries)  # other devices of a lab host are no business of this run
-    there = [fault for fault in _logged(outside, lab_host.LOG) if fault.source in mine]
+    handed = lab_host.handed(entries)  # between steps, other devices of a lab host are no business of this run
+    there = [fault for fault in _logged(outside, lab_host.LOG) if fault.source in handed]
     between = (*_logged(outside, "kmsg"), *_traced(outside), *there)
     return Testimony(steps, between, tuple(entries))
 
@@ -161,17 +161,24 @@ def _stale(entries: Sequence[Entry]) -> list[str]:
 
 def _step(index: int, entries: Sequence[Entry], *, limited: bool, kernel: bool) -> StepEvidence:
     mine = tuple(entry for entry in entries if entry.step == index)
+    handed, on_host = lab_host.handed(entries), _logged(mine, lab_host.LOG)
+    # It may be the NIC's DMA under a wrong name, or have nothing to do with it.
+    strangers = [
+        f"{fault.ref}: another device of the lab host faulted during the step: {fault}"
+        for fault in on_host
+        if fault.source not in handed
+    ]
     return StepEvidence(
         index=index,
         entries=mine,
         logged=_logged(mine, "kmsg"),
         on_console=_logged(mine, "console"),
         traced=_traced(mine),
-        on_host=_logged(mine, lab_host.LOG),
+        on_host=tuple(fault for fault in on_host if fault.source in handed),
         interrupts=_interrupts(mine),
         devices=_devices(index, entries),
         finished=bool(_of(mine, "runner", "step-end")),
-        problems=(*(_unmarked(mine) if kernel else ()), *_misread(mine, limited=limited)),
+        problems=(*(_unmarked(mine) if kernel else ()), *_misread(mine, limited=limited), *strangers),
         disabled=tuple(entry.ref for entry in _of(mine, "trace", "disabled")),
         qemu=next((str(entry.data["version"]) for entry in _of(entries, "process", "qemu")), ""),
     )
