@@ -23,6 +23,9 @@ _FRAMES_S = 60.0
 #: Seconds for a reset: the guest's kernel and, for a function that was handed on, the platform's wait a tenth each.
 _RESET_S = 30.0
 
+#: Seconds for reading the registers around it, and to find out that frames were lost.
+_READ_S = 30.0
+
 
 def record_reset(session: Session, device: AttachedDevice, beside: AttachedDevice, *, frames: int, size: int) -> None:
     """Reset `device` once `frames` frames have come back over `beside`, and go on until as many more have.
@@ -42,7 +45,8 @@ def record_reset(session: Session, device: AttachedDevice, beside: AttachedDevic
     queues = {one.name: nic.control(nic.number(one)) for one in (device, beside)}
     session.watch(events)
     try:
-        with counting_translations(session), echoed(session, beside, size) as stream:
+        lasts_s = 2 * _FRAMES_S + _RESET_S + _READ_S
+        with counting_translations(session), echoed(session, beside, size, lasts_s=lasts_s) as stream:
             _await_frames(stream, frames)
             before = _read(session, queues, "before")
             asked = time.time()

@@ -17,7 +17,7 @@ from harness.errors import WaitTimeout
 from harness.nesting import acting
 from harness.session import AttachedDevice, Session
 from harness.traffic import ETHERNET
-from harness.waiting import Deadline, wait_for
+from harness.waiting import Deadline, timeout_scale, wait_for
 from harness.wire import Wire
 
 _NUMBER = struct.Struct("!I")
@@ -25,8 +25,8 @@ _NUMBER = struct.Struct("!I")
 #: Seconds for a frame to come back before it counts as lost; a round trip takes a few hundredths.
 _BACK_S = 5.0
 
-#: Seconds that the guest echoes at the longest, and for it to tell the end.
-_ECHO_S, _END_S = 120.0, 15.0
+#: Seconds for the guest to listen on its NIC, and for it to tell the end.
+_LISTENS_S, _END_S = 60.0, 15.0
 
 #: After so many lost frames no further one is sent: each takes long to wait for.
 _LOST_MAX = 3
@@ -85,11 +85,13 @@ class Stream:
 
 
 @contextmanager
-def echoed(session: Session, device: AttachedDevice, size: int) -> Iterator[Stream]:
+def echoed(session: Session, device: AttachedDevice, size: int, *, lasts_s: float) -> Iterator[Stream]:
     """Have frames echoed over `device` by who has it, under its kernel driver, while the body runs; then record them.
 
-    Nothing else may use the wire meanwhile, nor the agent of that guest.
+    `lasts_s` is how many seconds the body may take, before the scale: were the guest to end before, its end would look
+    like lost frames. Nothing else may use the wire meanwhile, nor the agent of that guest.
     """
+    longest_s = _LISTENS_S + lasts_s + _END_S
     owner, mine = acting(session, device)
     owner.bind_kernel_driver(mine)
     wire = session.wire(device)
@@ -99,12 +101,17 @@ def echoed(session: Session, device: AttachedDevice, size: int) -> Iterator[Stre
     session.listening.clear()
     with ThreadPoolExecutor(2, thread_name_prefix="echo") as pool:
         echo = pool.submit(
-            owner.call, "echo", bdf=mine.address, until=word.hex(), timeout_s=_ECHO_S, within_s=_ECHO_S + _END_S
+            owner.call,
+            "echo",
+            bdf=mine.address,
+            until=word.hex(),
+            timeout_s=longest_s * timeout_scale(),
+            within_s=longest_s + _END_S,
         )
         wait_for(
             "the guest to listen on its NIC",
             lambda: session.listening.is_set() or echo.done(),
-            Deadline.after(_ECHO_S),
+            Deadline.after(_LISTENS_S),
         )
         pumped = pool.submit(stream.pump)
         try:
