@@ -71,9 +71,11 @@ class _Vectors:
     remapping: Remapping
 
     def unreadable(self) -> str | None:
-        """Tell why the lines of /proc/interrupts tell nothing: not one line for each vector, there and here."""
+        """Tell why nothing is known: no vector, or not one line of /proc/interrupts for each, there and here."""
         about = self.seen.data
         numbers = [vector["number"] for vector in about["vectors"]]
+        if not numbers:
+            return "the NIC's own table has no vector that is not masked"
         for when in ("before", "after"):
             if any(handed_line(about[f"platform_{when}"], number) is None for number in numbers):
                 return (

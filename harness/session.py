@@ -126,6 +126,15 @@ class Session:
         self.guest.machine.trace(events, on=True)
         self.journal.record("trace", "watching", events=list(events))
 
+    @contextmanager
+    def watching(self, *events: str) -> Iterator[None]:
+        """The same for the length of a context."""
+        self.watch(events)
+        try:
+            yield
+        finally:
+            self.guest.machine.trace(events, on=False)
+
     def record(self, kind: str, **data: Any) -> Entry:
         """Record an observation of the current step, for the judge."""
         return self.journal.record("observation", kind, **data)

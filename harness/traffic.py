@@ -58,11 +58,8 @@ def payloads(seed: bytes, load: Load) -> list[bytes]:
 @contextmanager
 def counting_translations(session: Session) -> Iterator[None]:
     """Have QEMU trace each translated DMA meanwhile: the proof that the NIC's DMA really goes through the unit."""
-    session.watch([TRANSLATED])
-    try:
+    with session.watching(TRANSLATED):
         yield
-    finally:
-        session.guest.machine.trace([TRANSLATED], on=False)
 
 
 def exchange(session: Session, device: AttachedDevice, load: Load) -> int:

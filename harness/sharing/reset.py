@@ -35,7 +35,6 @@ def record_reset(session: Session, device: AttachedDevice, beside: AttachedDevic
     if device.physical is None or device.physical != beside.physical:
         raise HarnessError(f"'{device.name}' and '{beside.name}' are not virtual functions of one NIC")
     nic = SharedNic.of(session, session.device(device.physical))
-    events = [CONFIG_WRITTEN, FUNCTION_RESET]
     observed = {
         "device": device.name,
         "source_id": str(device.source),
@@ -43,19 +42,19 @@ def record_reset(session: Session, device: AttachedDevice, beside: AttachedDevic
         "control": express_capability(session, device) + _DEVICE_CONTROL,
     }
     queues = {one.name: nic.control(nic.number(one)) for one in (device, beside)}
-    session.watch(events)
-    try:
-        lasts_s = 2 * _FRAMES_S + _RESET_S + _READ_S
-        with counting_translations(session), echoed(session, beside, size, lasts_s=lasts_s) as stream:
-            _await_frames(stream, frames)
-            before = _read(session, queues, "before")
-            asked = time.time()
-            _reset_function(session, device)
-            answered = time.time()
-            after = _read(session, queues, "after")
-            _await_frames(stream, stream.came_back() + frames)
-    finally:
-        session.guest.machine.trace(events, on=False)
+    lasts_s = 2 * _FRAMES_S + _RESET_S + _READ_S
+    with (
+        session.watching(CONFIG_WRITTEN, FUNCTION_RESET),
+        counting_translations(session),
+        echoed(session, beside, size, lasts_s=lasts_s) as stream,
+    ):
+        _await_frames(stream, frames)
+        before = _read(session, queues, "before")
+        asked = time.time()
+        _reset_function(session, device)
+        answered = time.time()
+        after = _read(session, queues, "after")
+        _await_frames(stream, stream.came_back() + frames)
     registers = {name: [place, before[name], after[name]] for name, place in queues.items()}
     session.record("reset", **observed, asked=asked, answered=answered, registers=registers)
     reopen(session, device)

@@ -62,12 +62,11 @@ class DeliverInterrupts(Step, keyword="delivery"):
         before = session.call("device_msi_enable", device=device.name)["count"]
         counted = session.call("interrupts", bdf=device.address)["interrupts"]
         message = interrupt_message(session, device)
-        session.watch([INTERRUPT_REMAPPED])
         after = before
-        for _ in range(self.delivery.messages):
-            session.call("device_msi_raise", device=device.name, purpose="control")
-            after = session.call("device_msi_count", device=device.name, above=after, timeout_s=_COMES_S)["count"]
-        session.guest.machine.trace([INTERRUPT_REMAPPED], on=False)
+        with session.watching(INTERRUPT_REMAPPED):
+            for _ in range(self.delivery.messages):
+                session.call("device_msi_raise", device=device.name, purpose="control")
+                after = session.call("device_msi_count", device=device.name, above=after, timeout_s=_COMES_S)["count"]
         if interrupt_message(session, device) != message:
             raise InfraError(
                 f"the guest has given '{device.name}' another interrupt message meanwhile",

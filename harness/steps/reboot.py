@@ -79,10 +79,8 @@ class Reboot(Step, keyword="reboot"):
             leave(session)
             return
         device = session.device(self.reboot.device)
-        with counting_translations(session):
-            session.watch(watched(device))
+        with counting_translations(session), session.watching(*watched(device)):
             reboot(session, device, self.reboot.by, Place(self.reboot.reserved))
-            session.guest.machine.trace(watched(device), on=False)
 
     def judge(self, evidence: StepEvidence) -> Judgement:
         """Nothing of the device came through, and it was a reboot."""

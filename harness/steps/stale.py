@@ -69,11 +69,8 @@ class Stale(Step, keyword="stale"):
         if device.model != "e1000e":
             raise HarnessError(f"the rings of '{device.name}' ({device.model}) are not known; take an e1000e")
         exchange(session, device, Load(4, 600))
-        session.watch([DESCRIPTOR_TAKEN, TRANSLATED])
-        try:
+        with session.watching(DESCRIPTOR_TAKEN, TRANSLATED):
             StaleReader(session, device).catch(window=self.stale.window == "open")
-        finally:
-            session.guest.machine.trace([DESCRIPTOR_TAKEN, TRANSLATED], on=False)
 
     def judge(self, evidence: StepEvidence) -> Judgement:
         """Weigh the witnesses of each attempt."""

@@ -68,13 +68,11 @@ class Traffic(Step, keyword="traffic"):
     def run(self, session: Session) -> None:
         """Exchange the frames, and have QEMU count the translations meanwhile."""
         device = session.device(self.traffic.device)
-        if self.traffic.invalidation is not None:
-            session.watch([DESCRIPTOR_TAKEN])
-        watched = nullcontext() if self.traffic.bounced is None else watching_bounces(session, device)
-        with counting_translations(session), watched:
+        descriptors = nullcontext() if self.traffic.invalidation is None else session.watching(DESCRIPTOR_TAKEN)
+        bounces = nullcontext() if self.traffic.bounced is None else watching_bounces(session, device)
+        with descriptors, counting_translations(session), bounces:
             exchange(session, device, Load(self.traffic.frames, self.traffic.size))
         if self.traffic.invalidation is not None:
-            session.guest.machine.trace([DESCRIPTOR_TAKEN], on=False)
             session.record("domain", id=domain_id_of(session, device))
 
     def judge(self, evidence: StepEvidence) -> Judgement:

@@ -66,11 +66,10 @@ class Unmap(Step, keyword="unmap"):
         known = session.book.live_range(domain, self.unmap.buffer)
         if not session.raw:
             domain_id = domain_id_of(session, device)
-            session.watch([DESCRIPTOR_TAKEN])
-            asked = time.time()
-            answer = session.call("domain_unmap", domain=domain, iova=known.iova, size=known.size)
-            answered = time.time()
-            session.guest.machine.trace([DESCRIPTOR_TAKEN], on=False)
+            with session.watching(DESCRIPTOR_TAKEN):
+                asked = time.time()
+                answer = session.call("domain_unmap", domain=domain, iova=known.iova, size=known.size)
+                answered = time.time()
             if answer["unmapped"] != known.size:
                 raise InfraError(f"{answer['unmapped']} of {known.size} bytes were unmapped at {known.iova:#x}")
             session.record(

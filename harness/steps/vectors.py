@@ -75,13 +75,12 @@ class Vectors(Step, keyword="vectors"):
         exchange(session, device, Load(1, 64))  # the driver asks for its interrupts when the interface comes up
         vectors = _used(session, device)
         # Each count begins after that of who passes the interrupt on, and ends before it.
-        session.watch([INTERRUPT_REMAPPED])
-        before = _counted(session, device)
-        guest_before = _counted(inner, mine)
-        exchange(session, device, Load(self.vectors.frames, 1200))
-        guest_after = _counted(inner, mine)
-        after = _counted(session, device)
-        session.guest.machine.trace([INTERRUPT_REMAPPED], on=False)
+        with session.watching(INTERRUPT_REMAPPED):
+            before = _counted(session, device)
+            guest_before = _counted(inner, mine)
+            exchange(session, device, Load(self.vectors.frames, 1200))
+            guest_after = _counted(inner, mine)
+            after = _counted(session, device)
         if _used(session, device) != vectors:
             raise InfraError(f"the platform has given '{device.name}' other interrupt messages meanwhile")
         session.record(

@@ -148,6 +148,7 @@ def test_a_fault_of_anybody_fails():
 @pytest.mark.parametrize("changes", [
     {"platform_after": here(15, 25)}, {"guest_before": there(7, 20)}, {"watching": False},
     {"platform_before": here(15, 25, 1)},                      # no vector was used
+    {"traced": (), "vectors": [], "guest_before": [], "guest_after": []},
 ])  # fmt: skip
 def test_what_is_missing_is_an_error(changes):
     assert judge(X2APIC, recorded(**changes)) is Outcome.ERROR
