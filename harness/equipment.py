@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.errors import InfraError
-from harness.host.accelerator import probe_kvm
+from harness.host.accelerator import choose_accelerator, probe_kvm
 from harness.host.slots import GuestSlots
 from harness.images.qemu_build import QemuBuild
 from harness.images.store import GuestImage, ImageStore, PlatformDisk, cache_directory
@@ -21,9 +19,6 @@ from harness.machine.properties import QemuFacts, facts
 from harness.machine.spec import PLATFORM_DISK, Accelerator, MachineSpec
 from harness.ssh import SshAddress
 from harness.templates.store import Templates
-
-#: Environment variable that names the accelerator: auto (KVM where a vCPU is seen to run with it), tcg or kvm.
-ACCELERATOR = "VTD_ACCELERATOR"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,18 +86,6 @@ class HostFacts:
         )
 
 
-def choose_accelerator(qemu: QemuBuild, wanted: str, memory: Path | None = None) -> tuple[Accelerator, str]:
-    """Choose by what was `wanted` (`auto`, `tcg` or `kvm`) and give the reason; InfraError if it cannot be had."""
-    if wanted == "tcg":
-        return "tcg", f"asked for by {ACCELERATOR}"
-    if wanted not in ("auto", "kvm"):
-        raise InfraError(f"{ACCELERATOR} is '{wanted}'", hint="set it to auto, tcg or kvm")
-    kvm = probe_kvm(qemu, memory)
-    if not kvm.usable and wanted == "kvm":
-        raise InfraError(f"{ACCELERATOR} asks for KVM, but {kvm.reason}", hint=f"unset {ACCELERATOR}, or set it to tcg")
-    return ("kvm" if kvm.usable else "tcg"), kvm.reason
-
-
 def open_host(
     progress: Callable[[str], None],
     *,
@@ -120,8 +103,10 @@ def open_host(
     offered = facts(qemu, directory)
     if not migration.saves(qemu.version):
         progress(f"QEMU {qemu.version} saves no machine to a file (8.2 and newer do), so every machine is booted")
-    wanted = "tcg" if lab else os.environ.get(ACCELERATOR, "auto")
-    accelerator, reason = choose_accelerator(qemu, wanted, directory / "checked" / "kvm.json")
+    # On a lab host it is chosen by what that host's KVM does.
+    accelerator, reason = choose_accelerator(
+        lambda: probe_kvm(qemu, directory / "checked" / "kvm.json"), "tcg" if lab else None
+    )
     host = HostFacts(
         qemu=qemu,
         facts=offered,

@@ -5,9 +5,7 @@ A plan is data: `harness plan` shows it, the runner follows it, and the judge re
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -16,20 +14,18 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 import harness.catalog  # noqa: F401  # registers every step and device
-from harness.devices.host_nic import HostNic
 from harness.equipment import HostFacts
 from harness.errors import HarnessError
 from harness.feasibility import infeasible
 from harness.lab.host import LabFacts
 from harness.machine import migration
 from harness.machine.argv import MAX_ROOT_PORTS
-from harness.machine.properties import resolve
 from harness.machine.spec import PLATFORM_DISK, IommuSpec, MachineSpec
 from harness.nested.nic import GivenNic
 from harness.scenario.load import Variant, load_all
 from harness.scenario.model import MachineSection, Scenario
 from harness.scenario.step import Step
-from harness.scenario.version import numbers
+from harness.skipping import reasons_to_skip
 from harness.source.diagnostics import Diagnostic, InputError
 
 #: Raised whenever the judge needs something that the runner did not record before.
@@ -184,7 +180,7 @@ def plan_variant(variant: Variant, host: HostFacts, *, cold: bool = False) -> Pl
         definition=definition,
         text=variant.document.text,
         start=_start(scenario, host, cold=cold),
-        skip=next(_reasons_to_skip(scenario, devices, host), None),
+        skip=next(reasons_to_skip(scenario, _drivers(devices), host), None),
         refused=scenario.refused.words if scenario.refused else None,
         lab=host.lab.name if host.lab else None,
     )
@@ -276,6 +272,11 @@ def _planned_devices(scenario: Scenario, lab: LabFacts | None) -> Iterable[Plann
         )
 
 
+def _drivers(devices: Sequence[PlannedDevice]) -> list[str]:
+    """Give what QEMU calls the devices that it is given."""
+    return [str(device.qdev["driver"]) for device in devices if device.qdev]
+
+
 def _machine(scenario: Scenario, devices: Sequence[PlannedDevice], host: HostFacts) -> MachineSpec:
     machine = scenario.machine
     if machine.kind == "bare":
@@ -358,65 +359,3 @@ def _unprotected(machine: MachineSpec, protection: str) -> MachineSpec:
         case "unbroken":
             return machine
     raise ValueError(f"'{protection}' is not a protection that can be taken away")
-
-
-def _reasons_to_skip(scenario: Scenario, devices: Sequence[PlannedDevice], host: HostFacts) -> Iterator[str]:
-    """Tell what this host or its QEMU lacks for the scenario."""
-    requires, version = scenario.requires, host.qemu.version
-    if requires.qemu is not None and not _satisfies(version, requires.qemu):
-        yield f"needs QEMU {requires.qemu}; found {version}"
-    if requires.kvm is False and host.accelerator == "kvm":
-        yield "needs a host without KVM"
-    if requires.kvm and not scenario.refused and host.accelerator != "kvm":
-        yield f"needs KVM; {host.accelerator_reason}"
-    if requires.kvm and scenario.refused and not _kvm_opens(host):
-        yield "needs a /dev/kvm that opens"
-    yield from _lacks_host(scenario, host.lab)
-    for device in devices:
-        if device.qdev and not host.facts.offers(str(device.qdev["driver"])):
-            yield f"needs a QEMU with '{device.qdev['driver']}'; {version} has none"
-    for options in scenario.machine.iommu:
-        yield from (problem.why for problem in resolve(IommuSpec(options), host.facts).problems if problem.unsupported)
-
-
-def _kvm_opens(host: HostFacts) -> bool:
-    return os.access("/dev/kvm", os.R_OK | os.W_OK) if host.lab is None else not host.lab.survey.kvm
-
-
-def _lacks_host(scenario: Scenario, lab: LabFacts | None) -> Iterator[str]:
-    """Tell what keeps the machine from a lab host that it needs, or from the one that was named."""
-    nics = [device for device in scenario.devices.values() if isinstance(device, HostNic)]
-    if lab is None:
-        if nics:
-            yield f"needs {len(nics)} NIC of a lab host: make run HOST=ssh://root@NAME NIC=ADDRESS (--host, --nic)"
-        elif scenario.requires.host == "lab":
-            yield "needs a lab host: make run HOST=ssh://USER@NAME (--host)"
-        return
-    if len(nics) > len(lab.nics):
-        yield f"needs {len(nics)} NIC of the lab host, and {len(lab.nics)} may be taken: NIC=ADDRESS (--nic)"
-    for device, nic in zip(nics, lab.nics, strict=False):
-        if nic.id != device.identification:
-            yield f"needs a NIC {device.identification} ({device.like}); {nic.address} of {lab.name} is {nic.id}"
-    if scenario.machine.kind == "bare":
-        yield "runs on this host only: on a bare machine QEMU alone is tested, whatever host it runs on"
-    if scenario.guests:
-        yield "runs on this host only: it has a platform of its own for its guests"
-    if scenario.machine.dmar_override:
-        yield "runs on this host only: its machine boots with another DMAR table, which is made here"
-    if any(step.acts_from_outside for step in scenario.steps):
-        yield "runs on this host only: it changes the machine's memory from outside, which needs QEMU's memory here"
-
-
-def _satisfies(version: str, bound: str) -> bool:
-    match = re.fullmatch(r"(>=|<=|==|>|<) ?([0-9.]+)", bound)
-    if match is None:
-        raise ValueError(f"'{bound}' is not a version bound")
-    wanted = numbers(match[2])
-    found = numbers(version)[: len(wanted)]
-    return {
-        ">=": found >= wanted,
-        "<=": found <= wanted,
-        "==": found == wanted,
-        ">": found > wanted,
-        "<": found < wanted,
-    }[match[1]]

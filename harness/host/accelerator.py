@@ -6,13 +6,19 @@ import contextlib
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.errors import InfraError
 from harness.evidence import write_json
 from harness.images.qemu_build import QemuBuild
 from harness.machine.parts import QemuBinary
+from harness.machine.spec import Accelerator
 from harness.waiting import timeout_scale
+
+#: Environment variable that names the accelerator: auto (KVM where a vCPU is seen to run with it), tcg or kvm.
+ACCELERATOR = "VTD_ACCELERATOR"
 
 _KVM = Path("/dev/kvm")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -33,6 +39,22 @@ class KvmFinding:
 
     usable: bool
     reason: str
+
+
+def choose_accelerator(probe: Callable[[], KvmFinding], wanted: str | None = None) -> tuple[Accelerator, str]:
+    """Choose by what is `wanted` (the environment's word, else `auto`) and by a `probe` of KVM, and give the reason.
+
+    Raises InfraError if it cannot be had.
+    """
+    wanted = wanted or os.environ.get(ACCELERATOR, "auto")
+    if wanted == "tcg":
+        return "tcg", f"asked for by {ACCELERATOR}"
+    if wanted not in ("auto", "kvm"):
+        raise InfraError(f"{ACCELERATOR} is '{wanted}'", hint="set it to auto, tcg or kvm")
+    kvm = probe()
+    if not kvm.usable and wanted == "kvm":
+        raise InfraError(f"{ACCELERATOR} asks for KVM, but {kvm.reason}", hint=f"unset {ACCELERATOR}, or set it to tcg")
+    return ("kvm" if kvm.usable else "tcg"), kvm.reason
 
 
 def probe_kvm(qemu: QemuBuild, memory: Path | None = None) -> KvmFinding:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import InfraError
+from harness.host.accelerator import choose_accelerator
 from harness.host.resources import Amount
 from harness.host.slots import GuestSlots, capacity
 from harness.images.qemu_build import MovableQemu, inside
@@ -110,7 +111,7 @@ def survey_lab(
         there = shelf.place("qemu", qemu.digest, qemu.root)
         argv, env = inside(qemu.recipe, str(there))
         far = FarQemu(argv, env, qemu.version, qemu.digest)
-        kvm = probe_kvm_there(_Started(ssh, far), survey)
+        accelerator, reason = choose_accelerator(lambda: probe_kvm_there(_Started(ssh, far), survey))
     bears = capacity(Amount(survey.cpus, "affinity"), Amount(survey.memory_mib, "available"))
     locks = cache / "locks" / f"lab-{re.sub('[^A-Za-z0-9.]+', '-', name)}"
     return LabFacts(
@@ -119,8 +120,8 @@ def survey_lab(
         survey=survey,
         nics=chosen,
         qemu=far,
-        accelerator="kvm" if kvm.usable else "tcg",
-        accelerator_reason=f"{name}: {kvm.reason}",
+        accelerator=accelerator,
+        accelerator_reason=f"{name}: {reason}",
         slots=GuestSlots(locks, bears.guests, f"{name}: {bears.reason}"),
     )
 

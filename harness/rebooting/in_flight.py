@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from harness.address_book import PAGE
-from harness.errors import HarnessError
 from harness.rebooting.place import RESERVED, Place
 from harness.session import AttachedDevice, Session, fresh_bytes
 from harness.waiting import Deadline, wait_for, wait_until
@@ -148,10 +147,13 @@ _MODELS: dict[str, InFlight] = {"e1000e": FloodedNic(), "edu": DelayedEdu()}
 
 
 def in_flight(device: AttachedDevice) -> InFlight:
-    """Give what makes `device` write on its own; HarnessError for a model that is not known to."""
-    if device.model not in _MODELS:
-        raise HarnessError(f"'{device.name}' ({device.model}) cannot be made to write on its own")
+    """Give what makes `device`, one of `writing_models`, write on its own."""
     return _MODELS[device.model]
+
+
+def writing_models(*, outlast: bool) -> tuple[str, ...]:
+    """Name the models that can write on their own, or only those that `outlast` a guest's way to its reset."""
+    return tuple(model for model, flight in _MODELS.items() if flight.lasts or not outlast)
 
 
 def goes_on(model: str, registers: dict[str, int], iova: int) -> bool:

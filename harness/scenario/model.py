@@ -6,6 +6,7 @@ Whether QEMU knows an option of the vIOMMU is not decided here but by QEMU's int
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
@@ -16,6 +17,7 @@ from harness.scenario.device import AnyDevice, Device
 from harness.scenario.section import Section, Shorthand, complaint
 from harness.scenario.step import AnyStep
 from harness.scenario.values import Name, OnOff, Size, Slug
+from harness.source.nodes import NodePath
 
 Image = Literal["debian-12", "debian-13", "debian-13-backports"]
 Protection = Literal["iommu_off", "passthrough", "no_viommu", "unbroken", "intremap_off"]
@@ -242,7 +244,23 @@ class Scenario(Section):
         self._check_guests()
         if self.machine.kind == "bare":
             self._check_bare()
+        if self.requires.host == "lab" or any(device.from_host for device in self.devices.values()):
+            for at, why in self.kept_here():
+                raise complaint(f"no lab host can run this: {why}", at=at, on_key=True)
         return self
+
+    def kept_here(self) -> Iterator[tuple[NodePath, str]]:
+        """Tell what keeps the machine on the host of the harness, each with its place."""
+        if self.machine.kind == "bare":
+            yield ("machine", "kind"), "on a bare machine QEMU alone is tested, whatever host it runs on"
+        if self.guests:
+            yield ("guests",), "it has a platform of its own for its guests"
+        if self.machine.dmar_override:
+            yield ("machine", "dmar_override"), "its machine boots with another DMAR table, which is made here"
+        for index, step in enumerate(self.steps):
+            if step.acts_from_outside:
+                why = "it changes the machine's memory from outside, which needs QEMU's memory here"
+                yield ("steps", index, step.keyword), why
 
     def _check_protection(self, index: int, protection: str) -> None:
         at = ("counter_proof", index)

@@ -216,6 +216,22 @@ class Step(Section):
         """Give the NICs that nested guests must have for it, handed or given, each with its guest."""
         return ()
 
+    def needs_models(self) -> Sequence[tuple[str, tuple[str, ...]]]:
+        """Give the devices that only some models can be for it, each with those."""
+        return ()
+
+    def exposes(self) -> Iterable[str]:
+        """Give the devices whose real MSI-X tables lie open to the nested guests that are handed them by it."""
+        return ()
+
+    def needs_exposed(self) -> Iterable[str]:
+        """Give the devices whose real MSI-X tables must lie open to their nested guests for it."""
+        return ()
+
+    def needs_kernel_args(self) -> Iterable[tuple[str, str]]:
+        """Give the arguments that kernels of nested guests must have for it, each after its guest."""
+        return ()
+
     def needs_kernel_driver(self) -> Iterable[str]:
         """Give the devices that must be NICs under their kernel driver for it."""
         return ()

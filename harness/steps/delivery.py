@@ -52,6 +52,10 @@ class DeliverInterrupts(Step, keyword="delivery"):
         """Name the device."""
         return [Reference.use("device", self.delivery.device, "delivery", "device")]
 
+    def needs_models(self) -> list[tuple[str, tuple[str, ...]]]:
+        """It sends an interrupt when it is told to."""
+        return [(self.delivery.device, ("edu",))]
+
     def needs_assigned(self) -> tuple[str, ...]:
         """VFIO hands its interrupts on."""
         return (self.delivery.device,)

@@ -111,6 +111,19 @@ class Forge(Step, keyword="forge"):
         """The guest's own driver has it."""
         return [(self.forge.device, self.forge.guest)]
 
+    def needs_models(self) -> list[tuple[str, tuple[str, ...]]]:
+        """The agent knows the vectors of the one, and has the platform give a message to the other."""
+        victim = [(self.forge.victim, ("edu",))] if self.forge.victim else []
+        return [(self.forge.device, ("e1000e",)), *victim]
+
+    def needs_exposed(self) -> tuple[str, ...]:
+        """The message is put into the real table."""
+        return (self.forge.device,)
+
+    def needs_kernel_args(self) -> list[tuple[str, str]]:
+        """User space writes registers of a NIC that its kernel's driver has (CONFIG_IO_STRICT_DEVMEM)."""
+        return [(self.forge.guest, "iomem=relaxed")]
+
     def run(self, session: Session) -> None:
         """Send the message, and record what the counters of both kernels say of it."""
         device = session.device(self.forge.device)

@@ -74,6 +74,10 @@ class Msi(Step, keyword="msi"):
         """Name the device."""
         return [Reference.use("device", self.msi.device, "msi", "device")]
 
+    def needs_models(self) -> list[tuple[str, tuple[str, ...]]]:
+        """It sends an interrupt when it is told to."""
+        return [(self.msi.device, ("edu",))]
+
     def needs_assigned(self) -> tuple[str, ...]:
         """VFIO hands its interrupts on."""
         return (self.msi.device,)

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from harness.judgement import Judgement, StepEvidence
+from harness.rebooting.in_flight import writing_models
 from harness.rebooting.judging import judge_reboot
 from harness.rebooting.place import Place
 from harness.rebooting.reboot import By, leave, reboot, watched
@@ -62,6 +63,10 @@ class Reboot(Step, keyword="reboot"):
     def needs_assigned(self) -> tuple[str, ...]:
         """The device writes through its domain."""
         return (self.reboot.device,)
+
+    def needs_models(self) -> list[tuple[str, tuple[str, ...]]]:
+        """It must write on its own; an edu does so for a moment, which no guest's reboot would catch."""
+        return [(self.reboot.device, writing_models(outlast=self.reboot.by != "machine"))]
 
     @property
     def reboots(self) -> bool:

@@ -6,7 +6,6 @@ from typing import Literal
 
 from pydantic import Field
 
-from harness.errors import HarnessError
 from harness.evidence import Entry
 from harness.invalidations import Range, invalidations, watched
 from harness.judgement import Judgement, StepEvidence, nobody_faulted, single
@@ -54,6 +53,10 @@ class Stale(Step, keyword="stale"):
         """Name the NIC."""
         return [Reference.use("device", self.stale.device, "stale", "device")]
 
+    def needs_models(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Its rings are known."""
+        return [(self.stale.device, ("e1000e",))]
+
     def needs_kernel_driver(self) -> tuple[str, ...]:
         """The kernel's driver maps and unmaps."""
         return (self.stale.device,)
@@ -66,8 +69,6 @@ class Stale(Step, keyword="stale"):
     def run(self, session: Session) -> None:
         """Bring the NIC up with a few frames, then catch a buffer that is unmapped."""
         device = session.device(self.stale.device)
-        if device.model != "e1000e":
-            raise HarnessError(f"the rings of '{device.name}' ({device.model}) are not known; take an e1000e")
         exchange(session, device, Load(4, 600))
         with session.watching(DESCRIPTOR_TAKEN, TRANSLATED):
             StaleReader(session, device).catch(window=self.stale.window == "open")

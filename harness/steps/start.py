@@ -56,6 +56,10 @@ class Start(Step, keyword="start"):
         """The guest has its devices from here on."""
         return [(name, self.start.guest) for name in self.start.assigns]
 
+    def exposes(self) -> tuple[str, ...]:
+        """All that it hands over, or nothing."""
+        return self.start.assigns if self.start.msix_exposed == "on" else ()
+
     def run(self, session: Session) -> None:
         """Start it, hand over its devices one after the other, and see which driver takes each."""
         if session.raw:

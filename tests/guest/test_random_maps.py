@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import pytest
 
 from harness.address_book import PAGE, AddressBook
-from harness.feasibility import INTERRUPT_RANGE
 from harness.machine.outside import walk_tables
 from harness.session import STAGING_BASE, STAGING_END, AttachedDevice, Session
 from harness.vtd.faults import Access
+from harness.vtd.interrupts import INTERRUPT_RANGE
 from harness.vtd.walk import Request
 
 pytestmark = pytest.mark.guest

@@ -428,6 +428,14 @@ def test_a_forged_interrupt_is_proven_by_taking_remapping_away(planned):
     (FORGING.replace("alice}", "alice, format: compatibility}"), "its own message is sent as it is"),
     (FORGING.replace(", assigns: [nic]", ""),
      "guest 'alice' was not handed 'nic' by then; put it into 'assigns' of its 'start'"),
+    (FORGING.replace("e1000e", "igb"), "'nic' (igb) is no e1000e"),
+    (FORGING.replace("edu", "e1000e"), "'rogue' (e1000e) is no edu"),
+    (FORGING.replace(", msix_exposed: on", ""),
+     "guest 'alice' does not reach the MSI-X table of 'nic'; start it with msix_exposed: on"),
+    (FORGING + "  - stop: alice\n  - start: {guest: alice, assigns: [nic]}\n  - forge: {device: nic, guest: alice}\n"
+     "    expect: landed\n", "guest 'alice' does not reach the MSI-X table of 'nic'; start it with msix_exposed: on"),
+    (FORGING.replace("{kernel_args: [iomem=relaxed]}", "{}"),
+     "the kernel of guest 'alice' needs the argument iomem=relaxed; put it into its kernel_args"),
 ])  # fmt: skip
 def test_what_is_wrong_with_a_forgery_is_told(told, text, message):
     assert message in [found[2] for found in told(HEAD + text)]
