@@ -52,7 +52,7 @@ class SshServer:
             transport = paramiko.Transport(sock)
             transport.add_server_key(self.key)
             self._transports.append(transport)
-            with contextlib.suppress(paramiko.SSHException, EOFError):
+            with contextlib.suppress(paramiko.SSHException, EOFError, OSError):  # who does not know the key hangs up
                 transport.start_server(server=_Policy(self))
 
     def _run(self, channel: paramiko.Channel, command: str) -> None:
