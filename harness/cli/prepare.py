@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.cli.commands import add, add_host
+from harness.devices.host_nic import IDENTIFICATIONS
 from harness.host.doctor import Need, examine, render
 from harness.images.store import ImageStore
 from harness.lab.survey import take_survey
@@ -54,7 +55,8 @@ def _doctor_there(address: SshAddress) -> int:
     print(f"{address}: kernel {found.kernel}, {found.cpus} cores, {found.memory_mib} MiB available")
     print(render(needs))
     of_nics = list(found.nic_needs())
-    print("\nto hand out a NIC (--nic ADDRESS):")
+    driven = " or ".join(f"{like} ({identification})" for like, identification in IDENTIFICATIONS.items())
+    print(f"\nto hand out a NIC (--nic ADDRESS), which scenarios drive if it is an {driven}:")
     print(render(of_nics) if found.nics else f"{render(of_nics)}\nthe host has no NIC")
     return ExitCode.PASSED if all(need.ok for need in needs) else ExitCode.ERROR
 

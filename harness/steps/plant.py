@@ -34,8 +34,8 @@ class PlantBody(Section):
         if self.of is not None:
             for key in ("guest", "size"):
                 if key in self.model_fields_set:
-                    text = "a canary in memory that a driver has mapped is in a receive buffer of the platform's kernel"
-                    raise complaint(text, at=(key,), on_key=True)
+                    text = "a canary in memory that a driver has mapped is 1 KiB of a receive buffer of the platform's"
+                    raise complaint(text, at=(key,), on_key=True, suggestion=f"leave out '{key}'")
         if self.guest is not None and self.size != PAGE:
             raise complaint("a canary in a nested guest has one page of 4KiB", at=("size",), on_key=True)
         return self

@@ -284,7 +284,7 @@ def test_what_functions_of_a_nic_cannot_do_is_told_at_the_step(told, steps, mess
 def test_a_canary_of_a_driver_has_its_place_and_size(told, key):
     text = HEAD + "guests:\n  alice: {}\n" + SHARED + f"steps:\n  - plant: {{canary: c, of: pf, {key}}}\n"
 
-    assert any("is in a receive buffer of the platform's kernel" in said for _, _, said in told(text))
+    assert any("is 1 KiB of a receive buffer of the platform's" in said for _, _, said in told(text))
 
 
 def test_a_canary_of_a_driver_is_no_longer_than_what_is_in_a_frame(told):
