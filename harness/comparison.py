@@ -18,9 +18,9 @@ from typing import Any
 from harness.errors import HarnessError
 from harness.nesting import acting
 from harness.session import AttachedDevice, Session
-from harness.traffic import ETHERNET, Load, exchange
+from harness.traffic import Load, exchange
 from harness.waiting import Deadline, wait_for
-from harness.wire import Wire
+from harness.wire import TRAFFIC_HEADER, Wire
 
 #: Seconds for the frames of one measurement: a thousand take less than ten.
 _ECHO_S = 60.0
@@ -116,7 +116,7 @@ def round_trips(session: Session, nic: AttachedDevice, size: int, *, count: int 
 def _round_trip(wire: Wire, size: int, deadline: Deadline) -> float:
     payload = secrets.token_bytes(size)
     begun = time.monotonic()
-    wire.send(ETHERNET + payload)
+    wire.send(TRAFFIC_HEADER + payload)
     wire.receive(deadline, lambda frame: frame[14 : 14 + size] == payload)
     return round(time.monotonic() - begun, 6)
 

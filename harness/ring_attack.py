@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from harness.errors import InfraError, WaitTimeout
 from harness.session import AttachedDevice, Session, fresh_bytes
 from harness.waiting import Deadline
-
-#: Broadcast, a locally administered sender, and an EtherType for local experiments (IEEE 802).
-_ETHERNET = bytes.fromhex("ffffffffffff 027674640002 88b6")
+from harness.wire import OTHER_HEADER
 
 #: Seconds for the device to be through with a receive descriptor once its frame was sent.
 _USED_S = 5.0
@@ -30,16 +28,13 @@ class DescriptorRings:
 
     def compose(self, length: int) -> bytes:
         """Give an Ethernet frame of `length` bytes: the device writes only what arrives, and only frames arrive."""
-        return _ETHERNET + fresh_bytes(length - len(_ETHERNET))
+        return OTHER_HEADER + fresh_bytes(length - len(OTHER_HEADER))
 
     def write(self, session: Session, device: AttachedDevice, address: int, payload: bytes, *, purpose: str) -> None:
         """Point the receive ring at `address`, then send the payload over the wire as one frame."""
         session.call("device_arm_receive", device=device.name, address=address, purpose=purpose)
         session.wire(device).send(payload)
-        answer = session.call("device_received", device=device.name, timeout_s=_USED_S, within_s=_USED_S + 5)
-        session.record("receive-descriptor", **answer)
-        if not answer["done"]:
-            raise InfraError(f"'{device.name}' did not use its receive descriptor within {_USED_S} s")
+        _await_received(session, device)
 
     def read(
         self, session: Session, device: AttachedDevice, address: int, length: int, *, purpose: str
@@ -71,10 +66,7 @@ class LoopbackRings:
         session.call("device_arm_receive", device=device.name, address=address, purpose=purpose)
         sent = session.call("device_send", device=device.name, hex=payload.hex(), within_s=_USED_S + 5)
         session.record("sent", **sent)
-        answer = session.call("device_received", device=device.name, timeout_s=_USED_S, within_s=_USED_S + 5)
-        session.record("receive-descriptor", **answer)
-        if not answer["done"]:
-            raise InfraError(f"'{device.name}' did not use its receive descriptor within {_USED_S} s")
+        _await_received(session, device)
 
     def read(
         self, session: Session, device: AttachedDevice, address: int, length: int, *, purpose: str
@@ -88,3 +80,11 @@ class LoopbackRings:
             return None
         place = session.book.buffers[device.staging].physical(armed["offset"] + armed["header"], length)
         return session.read_physical(place, length, label=f"what {device.name} received of itself")
+
+
+def _await_received(session: Session, device: AttachedDevice) -> None:
+    """Wait until the NIC is through with its receive descriptor; InfraError if it does not take it up at all."""
+    answer = session.call("device_received", device=device.name, timeout_s=_USED_S, within_s=_USED_S + 5)
+    session.record("receive-descriptor", **answer)
+    if not answer["done"]:
+        raise InfraError(f"'{device.name}' did not use its receive descriptor within {_USED_S} s")

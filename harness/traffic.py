@@ -21,11 +21,9 @@ from harness.nesting import acting
 from harness.session import AttachedDevice, Session
 from harness.verdict import Finding, Outcome, Witness, WitnessVerdict
 from harness.waiting import Deadline, wait_for
-from harness.wire import Wire
+from harness.wire import TRAFFIC_HEADER, Wire
 from harness.witnesses.host_trace import TRANSLATED
 
-#: Broadcast, a locally administered sender, and the first EtherType for local experiments (IEEE 802).
-ETHERNET = bytes.fromhex("ffffffffffff 027674640002 88b5")
 _NUMBER = struct.Struct("!I")
 _TRAFFIC_S = 30.0
 
@@ -89,7 +87,7 @@ def exchange(session: Session, device: AttachedDevice, load: Load) -> int:
         wait_for("the guest to listen on its NIC", lambda: session.listening.is_set() or guest.done(), deadline)
         if session.listening.is_set():
             for payload in payloads(to_guest, load):
-                wire.send(ETHERNET + payload)
+                wire.send(TRAFFIC_HEADER + payload)
         received = _receive(wire, load, deadline, guest)
         answer = guest.result()
     host = {
@@ -128,7 +126,7 @@ def _receive(wire: Wire, load: Load, deadline: Deadline, guest: Future[dict[str,
         return error if isinstance(error, Exception) else None
 
     def matching(frame: bytes) -> bool:
-        return frame[12:14] == ETHERNET[12:14]
+        return frame[12:14] == TRAFFIC_HEADER[12:14]
 
     while len(found) < load.frames and not deadline.expired:
         through = guest.done()

@@ -14,6 +14,11 @@ from harness.waiting import Abort, Deadline, wait_for
 #: Bytes of the largest frame QEMU's NICs send (NET_BUFSIZE in include/net/net.h is 4 KiB + 65536).
 MAX_FRAME = 4096 + 65536
 
+#: How frames begin that nobody but the harness and its agent takes: broadcast, a locally administered sender, and one
+#: of the two EtherTypes for local experiments (IEEE 802), the first for traffic that is compared.
+TRAFFIC_HEADER = bytes.fromhex("ffffffffffff 027674640002 88b5")
+OTHER_HEADER = bytes.fromhex("ffffffffffff 027674640002 88b6")
+
 #: Seconds a frame may wait for QEMU to take it.
 SEND_S = 5.0
 

@@ -15,16 +15,13 @@ from harness.address_book import PAGE
 from harness.rebooting.place import RESERVED, Place
 from harness.session import AttachedDevice, Session, fresh_bytes
 from harness.waiting import Deadline, wait_for, wait_until
+from harness.wire import OTHER_HEADER
 
 #: How often the device must have put its bytes back where they were erased, before it is believed to write on its own.
 REWRITTEN = 3
 
 #: Seconds for the device to do so once.
 _WRITES_S = 10.0
-
-#: Broadcast, a locally administered sender, and the second EtherType for local experiments (IEEE 802), which nobody who
-#: compares traffic looks at.
-_ETHERNET = bytes.fromhex("ffffffffffff 027674640002 88b6")
 
 #: Registers of the 82574: receive control with its enable bit, head and tail of the receive queue.
 _RCTL, _RDH, _RDT, _RECEIVER_ON = 0x0100, 0x2810, 0x2818, 1 << 1
@@ -65,7 +62,7 @@ class FloodedNic:
     @contextmanager
     def writing(self, session: Session, device: AttachedDevice, place: Place) -> Iterator[bytes]:
         """Fill the ring and flood the wire for as long as the context lasts."""
-        frame = _ETHERNET + secrets.token_bytes(16) * 40
+        frame = OTHER_HEADER + secrets.token_bytes(16) * 40
         session.call(
             "device_arm_ring",
             device=device.name,

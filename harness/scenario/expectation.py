@@ -15,7 +15,7 @@ import harness.conformance as plain
 from harness.conformance import Expected
 from harness.scenario.section import Section, complaint
 from harness.scenario.version import Version, in_range
-from harness.vtd.faults import REASON_BY_NAME, Access
+from harness.vtd.faults import REASON_BY_NAME, Access, Mode
 
 #: What a second-stage table answers where nothing is mapped (VT-d spec, fault reasons 5 and 6).
 DEFAULT_REASON = {Access.WRITE: "pte-write", Access.READ: "pte-read"}
@@ -162,6 +162,18 @@ def refuse_other_direction(expectation: str | Blocked | Deviation, access: Acces
                 hint = f"did you mean '{meant}'?" if meant in REASON_BY_NAME else None
                 at = ("expect", *where, "blocked", "reason")
                 raise complaint(f"a {access} is never refused for '{name}'", at=at, suggestion=hint)
+
+
+def refuse_other_than_interrupts(expectation: str | Blocked | Deviation) -> None:
+    """Complain of a behaviour that no interrupt has under Linux, or that nothing could tell there."""
+    for where, behaviour in behaviours(expectation):
+        at = ("expect", *where)
+        if behaviour == "silent":
+            raise complaint("nothing tells a refused interrupt that is not reported from one never sent", at=at)
+        for name in (behaviour.blocked.reason or ("none",)) if isinstance(behaviour, Blocked) else ():
+            if name not in REASON_BY_NAME or REASON_BY_NAME[name].mode is not Mode.INTERRUPT:
+                hint = "those of interrupts begin with 'ir-'"
+                raise complaint("an interrupt is refused for a reason of its own", at=at, suggestion=hint)
 
 
 def _plain(written: str | Blocked, access: Access | None) -> plain.Behaviour:

@@ -18,14 +18,12 @@ from harness.sharing.queues import DESCRIPTOR, SharedNic
 from harness.traffic import counting_translations
 from harness.vtd.faults import Access
 from harness.waiting import Deadline, wait_for
+from harness.wire import OTHER_HEADER
 
 #: Bytes of the canary, and where in the frame it begins, so that it is aligned if the frame is. A receive buffer of igb
 #: has 2 KiB (IGB_RXBUFFER_2048 in Linux' igb.h).
 SIZE = 1024
 _BEGIN = 64
-
-#: Broadcast, a locally administered sender, and an EtherType for local experiments (IEEE 802).
-_ETHERNET = bytes.fromhex("ffffffffffff 027674640002 88b6")
 
 #: Seconds until a frame lies where it was to: another could have come between, or the address of the buffer could have
 #: a meaning for another function too (a nested guest's firmware ends at 4 GiB, and there the IOVAs of Linux begin).
@@ -55,7 +53,7 @@ def plant_received(session: Session, name: str, device: AttachedDevice) -> None:
     with counting_translations(session):
         while True:
             place = _next_buffer(session, nic, device)
-            frame = _ETHERNET + fresh_bytes(_BEGIN + SIZE - len(_ETHERNET))
+            frame = OTHER_HEADER + fresh_bytes(_BEGIN + SIZE - len(OTHER_HEADER))
             begin, content = place.physical + _BEGIN, frame[_BEGIN:]
             led = {other.name: _led(session, other, place.iova + _BEGIN) for other in others}
             before = session.read_physical(begin, SIZE, label=f"{name} before")

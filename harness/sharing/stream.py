@@ -16,9 +16,8 @@ from typing import Any
 from harness.errors import WaitTimeout
 from harness.nesting import acting
 from harness.session import AttachedDevice, Session
-from harness.traffic import ETHERNET
 from harness.waiting import Deadline, timeout_scale, wait_for
-from harness.wire import Wire
+from harness.wire import TRAFFIC_HEADER, Wire
 
 _NUMBER = struct.Struct("!I")
 
@@ -73,11 +72,11 @@ class Stream:
 
     def _round_trip(self, payload: bytes) -> bytes | None:
         head = payload[: _NUMBER.size]
-        self.wire.send(ETHERNET + payload)
+        self.wire.send(TRAFFIC_HEADER + payload)
         try:
             frame = self.wire.receive(
                 Deadline.after(_BACK_S),
-                lambda frame: frame[12:14] == ETHERNET[12:14] and frame[14 : 14 + len(head)] == head,
+                lambda frame: frame[12:14] == TRAFFIC_HEADER[12:14] and frame[14 : 14 + len(head)] == head,
             )
         except WaitTimeout:
             return None

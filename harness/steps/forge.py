@@ -15,12 +15,18 @@ from harness.judgement import Judgement, StepEvidence
 from harness.nesting import acting
 from harness.pci_config import InterruptMessage, interrupt_message, vector_table
 from harness.remapping import entry_named
-from harness.scenario.expectation import EXPECTATION, Blocked, Expectation, behaviours, expected, expects_block
+from harness.scenario.expectation import (
+    EXPECTATION,
+    Expectation,
+    expected,
+    expects_block,
+    refuse_other_than_interrupts,
+)
 from harness.scenario.section import Section, complaint
 from harness.scenario.step import Reference, Step
 from harness.scenario.values import Name
 from harness.session import AttachedDevice, Session
-from harness.vtd.faults import REASON_BY_NAME, Access, Mode
+from harness.vtd.faults import Access
 from harness.vtd.interrupts import INTERRUPT_RANGE, InterruptRemapEntry, InterruptRequest
 from harness.vtd.registers import DEFAULT_BASE, IRTA, InterruptRemapTableAddress
 from harness.waiting import Deadline, wait_for
@@ -60,12 +66,7 @@ class Forge(Step, keyword="forge"):
 
     @model_validator(mode="after")
     def _check_reason(self) -> Self:
-        for where, behaviour in behaviours(self.expect):
-            for name in (behaviour.blocked.reason or ("none",)) if isinstance(behaviour, Blocked) else ():
-                if name not in REASON_BY_NAME or REASON_BY_NAME[name].mode is not Mode.INTERRUPT:
-                    hint = "those of interrupts begin with 'ir-'"
-                    text = "an interrupt is refused for a reason of its own"
-                    raise complaint(text, at=("expect", *where), suggestion=hint)
+        refuse_other_than_interrupts(self.expect)
         return self
 
     @property

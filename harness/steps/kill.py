@@ -15,10 +15,10 @@ from harness.scenario.section import Section
 from harness.scenario.step import Reference, Step
 from harness.scenario.values import Name
 from harness.session import AttachedDevice, Session
-from harness.traffic import ETHERNET, counting_translations
+from harness.traffic import counting_translations
 from harness.verdict import Finding, Outcome, Witness, WitnessVerdict
 from harness.waiting import Deadline, wait_for
-from harness.wire import Wire
+from harness.wire import TRAFFIC_HEADER, Wire
 from harness.witnesses.host_trace import read_trace, translation
 
 #: Seconds for the NIC to be seen writing, and translations that must be seen before the kill.
@@ -74,7 +74,7 @@ class Kill(Step, keyword="kill"):
         with counting_translations(session):
             since = session.guest.machine.trace_lines()[1]
             word_before = secrets.token_bytes(16)
-            with _flooding(wire, ETHERNET + word_before * 40):
+            with _flooding(wire, TRAFFIC_HEADER + word_before * 40):
                 wait_for(
                     f"'{device.name}' to write",
                     lambda: len(_pages(session, device, since)) >= _IN_FLIGHT,
@@ -88,7 +88,7 @@ class Kill(Step, keyword="kill"):
             since = session.guest.machine.trace_lines()[1]
             word = secrets.token_bytes(16)
             for _ in range(_FRAMES_AFTER):
-                wire.offer(ETHERNET + word * 40)
+                wire.offer(TRAFFIC_HEADER + word * 40)
             session.call("hello")  # the platform still runs, and QEMU has taken what was sent
             after = _pages(session, device, since)
         stained = _holding(session, searched, word)

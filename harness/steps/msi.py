@@ -10,13 +10,19 @@ from pydantic import Field, model_validator
 from harness.interruption import judge_message
 from harness.judgement import Judgement, StepEvidence
 from harness.pci_config import interrupt_message
-from harness.scenario.expectation import EXPECTATION, Blocked, Expectation, behaviours, expected, expects_block
-from harness.scenario.section import Section, Shorthand, complaint
+from harness.scenario.expectation import (
+    EXPECTATION,
+    Expectation,
+    expected,
+    expects_block,
+    refuse_other_than_interrupts,
+)
+from harness.scenario.section import Section, Shorthand
 from harness.scenario.step import Reference, Step
 from harness.scenario.values import Name
 from harness.session import Session
 from harness.table_edit import interrupt_index
-from harness.vtd.faults import REASON_BY_NAME, Access, Mode
+from harness.vtd.faults import Access
 
 #: Seconds an interrupt that must come is waited for. QEMU raises it before the write that requests it returns, so one
 #: that must not come is waited for only as long as the guest's kernel may be busy with something else.
@@ -45,14 +51,7 @@ class Msi(Step, keyword="msi"):
     @model_validator(mode="after")
     def _check_reason(self) -> Self:
         """Refuse a behaviour that no interrupt has, or that nothing could tell."""
-        for where, behaviour in behaviours(self.expect):
-            at = ("expect", *where)
-            if behaviour == "silent":
-                raise complaint("nothing tells a refused interrupt that is not reported from one never sent", at=at)
-            for name in (behaviour.blocked.reason or ("none",)) if isinstance(behaviour, Blocked) else ():
-                if name not in REASON_BY_NAME or REASON_BY_NAME[name].mode is not Mode.INTERRUPT:
-                    hint = "those of interrupts begin with 'ir-'"
-                    raise complaint("an interrupt is refused for a reason of its own", at=at, suggestion=hint)
+        refuse_other_than_interrupts(self.expect)
         return self
 
     @property

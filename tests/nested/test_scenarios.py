@@ -428,6 +428,8 @@ def test_a_forged_interrupt_is_proven_by_taking_remapping_away(planned):
     (FORGING.replace("alice}", "alice, format: compatibility}"), "its own message is sent as it is"),
     (FORGING.replace(", assigns: [nic]", ""),
      "guest 'alice' was not handed 'nic' by then; put it into 'assigns' of its 'start'"),
+    (FORGING.replace("{blocked: {reason: ir-source-id}}", "silent"),
+     "nothing tells a refused interrupt that is not reported from one never sent"),
     (FORGING.replace("e1000e", "igb"), "'nic' (igb) is no e1000e"),
     (FORGING.replace("edu", "e1000e"), "'rogue' (e1000e) is no edu"),
     (FORGING.replace(", msix_exposed: on", ""),
