@@ -19,7 +19,7 @@ def disagreements(directory: VariantDirectory, entries: Sequence[Entry]) -> list
     problems += [
         f"{entry.ref}: console.log has no such line: {entry.data['text']}"
         for entry in entries
-        if entry.source == "console" and entry.data["text"] not in shown
+        if (entry.source, entry.kind) == ("console", "line") and entry.data["text"] not in shown
     ]
     return problems
 

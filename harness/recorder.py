@@ -39,6 +39,9 @@ _LOGGED_S = 3.0
 #: Seconds for a line that is in the guest's log to get through its serial port.
 _CONSOLE_S = 5.0
 
+#: The level of a marker, a warning: with `loglevel=5`, which a machine on a lab host has, its console shows it, too.
+_MARKER_LEVEL = 4
+
 _FAULT_LINE = re.compile(r"DMAR|INTR-REMAP|dmar_fault")
 
 
@@ -85,7 +88,7 @@ class Recorder:
 
     def _mark(self, text: str) -> str:
         marker = f"{text} {secrets.token_hex(4)}"
-        self.session.call("mark", text=marker)
+        self.session.call("mark", text=marker, level=_MARKER_LEVEL)
         return marker
 
     def _record_trace(self) -> int:
@@ -139,14 +142,19 @@ class Recorder:
             wait_for("the fault in the guest's log", seen, Deadline.after(_LOGGED_S), every_s=0.1)
 
     def _record_console(self, marker: str) -> None:
-        """Record the fault lines that the serial console showed up to `marker`."""
+        """Record the fault lines that the serial console showed up to `marker`, and `unmarked` if it did not show that.
+
+        The judge holds the lines against those of the log, so that one which came too late is missed there.
+        """
         path = self.session.guest.machine.console.path
 
         def text() -> str:
             return path.read_text(encoding="utf-8", errors="replace")
 
-        with contextlib.suppress(WaitTimeout):
+        try:
             wait_for("the marker on the console", lambda: marker in text(), Deadline.after(_CONSOLE_S))
+        except WaitTimeout:
+            self.session.journal.record("console", "unmarked", marker=marker)
         lines = text().splitlines()
         for number, line in enumerate(lines[self._console_lines :], start=self._console_lines + 1):
             if _FAULT_LINE.search(line):

@@ -56,15 +56,15 @@ class KernelLog:
             os.close(self._reader)
             self._reader = None
 
-    def mark(self, *, text: str) -> dict[str, Any]:
-        """Write `vtd-harness: text` into the kernel log at level info."""
+    def mark(self, *, text: str, level: int = 6) -> dict[str, Any]:
+        """Write `vtd-harness: text` into the kernel log at `level`, one of 0 (emergency) to 7 (debug)."""
         if "\n" in text:
             raise Refused("a mark is one line")
         # The kernel drops, silently, what exceeds ten records in five seconds of one open file.
         with attempting("write a mark"):
             descriptor = os.open(_DEVICE, os.O_WRONLY)
             try:
-                os.write(descriptor, f"<6>vtd-harness: {text}\n".encode())
+                os.write(descriptor, f"<{level}>vtd-harness: {text}\n".encode())
             finally:
                 os.close(descriptor)
         return {}

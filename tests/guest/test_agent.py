@@ -142,3 +142,13 @@ def test_bytes_that_nobody_reads_do_not_keep_the_machine_from_ending(guest) -> N
     wait_for("QEMU to wait for a reader", deaf, Deadline.after(60))
     assert guest.machine.stop() is StopRung.QUIT
     del flood
+
+
+def test_a_mark_shows_on_a_console_that_leaves_out_all_but_warnings(guest: Guest) -> None:
+    guest.run(["sh", "-c", "echo 5 >/proc/sys/kernel/printk"])
+    guest.agent.call("mark", text="for the log alone")
+    guest.agent.call("mark", text="seen on both", level=4)
+    console = guest.machine.console.path
+    wait_for("the mark on the console", lambda: "vtd-harness: seen on both" in console.read_text(), Deadline.after(20))
+    assert "for the log alone" not in console.read_text()
+    assert [entry["priority"] for entry in guest.agent.call("kmsg")["entries"][-2:]] == [6, 4]

@@ -10,7 +10,7 @@ import pytest
 from harness import runner, suite
 from harness.catalog import scenario_of
 from harness.equipment import open_host
-from harness.evidence import RunDirectory
+from harness.evidence import JOURNAL, RunDirectory, read_journal
 from harness.lab.host import survey_lab
 from harness.lab.shelf import SHELF
 from harness.nested.platform import MOUNTED
@@ -68,3 +68,5 @@ def test_a_handed_nic_is_blocked_by_the_unit_of_its_host_and_comes_back(lab_host
     assert session.call("pci", bdf=session.device("nic").address, within_s=60.0)["driver"] == "e1000e"
     witnessed = {name: witness.verdict.value for name, witness in result.witnesses.items()}
     assert witnessed["host-log"] == "confirms"
+    journal = read_journal(run.variant(plan.scenario, plan.variant).path / JOURNAL)
+    assert not [entry for entry in journal if (entry.source, entry.kind) == ("console", "unmarked")]
