@@ -80,8 +80,8 @@ def test_a_guest_boots_answers_and_takes_devices(guest, tmp_path) -> None:
     assert [entry.data["name"] for entry in entries if entry.kind == "event"].count("DEVICE_DELETED") >= 4
 
 
-def test_frames_cross_the_wire_both_ways(guest) -> None:
-    machine = guest.machine
+def test_frames_cross_the_wire_both_ways(restored_guest) -> None:
+    guest, machine = restored_guest, restored_guest.machine
     machine.device_add({"driver": "e1000e", "id": "nic", "bus": "rp0", "netdev": "lan", "mac": "02:00:00:00:00:02"})
 
     def interface() -> str:
@@ -106,7 +106,8 @@ def test_frames_cross_the_wire_both_ways(guest) -> None:
     assert answer[20:22] == b"\x00\x02", "an ARP answer"
 
 
-def test_a_hundred_short_commands_on_one_connection(guest) -> None:
+def test_a_hundred_short_commands_on_one_connection(restored_guest) -> None:
+    guest = restored_guest
     assert [guest.run(["true"]).status for _ in range(100)] == [0] * 100
     statuses: list[int] = []
 
@@ -123,9 +124,9 @@ def test_a_hundred_short_commands_on_one_connection(guest) -> None:
     assert statuses == [0] * 45
 
 
-def test_a_panic_is_told_by_its_title(guest) -> None:
+def test_a_panic_is_told_by_its_title(restored_guest) -> None:
     with pytest.raises(GuestPanic) as caught:
-        guest.run(["sh", "-c", "echo c >/proc/sysrq-trigger"], timeout_s=60)
+        restored_guest.run(["sh", "-c", "echo c >/proc/sysrq-trigger"], timeout_s=60)
     assert "sysrq" in caught.value.title or "NULL pointer" in caught.value.title
     assert any("sysrq_handle_crash" in line for line in caught.value.console_tail), "the report is not whole"
 
