@@ -39,8 +39,9 @@ _LOGGED_S = 3.0
 #: Seconds for a line that is in the guest's log to get through its serial port.
 _CONSOLE_S = 5.0
 
-#: The level of a marker, a warning: with `loglevel=5`, which a machine on a lab host has, its console shows it, too.
-_MARKER_LEVEL = 4
+#: That of the kernel's fault lines (pr_err): a console that shows those shows markers, too. On the console of a machine
+#: on a lab host is nothing less than a warning.
+_MARKER_LEVEL = 3
 
 _FAULT_LINE = re.compile(r"DMAR|INTR-REMAP|dmar_fault")
 
