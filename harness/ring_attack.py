@@ -8,7 +8,9 @@ and a receive descriptor would let a frame from the wire overwrite them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from harness.errors import InfraError, WaitTimeout
 from harness.session import AttachedDevice, Session, fresh_bytes
@@ -43,6 +45,7 @@ class DescriptorRings:
         wire = session.wire(device)
         wire.drain()
         sent = session.call("device_read", device=device.name, address=address, length=length, purpose=purpose)
+        _require_sent(device, sent)
         header = bytes.fromhex(str(sent["header"]))
         try:
             frame = wire.receive(Deadline.after(_ON_THE_WIRE_S), matching=lambda seen: seen.startswith(header))
@@ -73,13 +76,24 @@ class LoopbackRings:
     ) -> bytes | None:
         """Let the NIC send `length` bytes of memory as a frame, and see what it then receives on its staging page."""
         armed = session.call("device_arm_loop", device=device.name)
-        session.call("device_read", device=device.name, address=address, length=length, purpose=purpose)
+        sent = session.call("device_read", device=device.name, address=address, length=length, purpose=purpose)
+        _require_sent(device, sent)
         answer = session.call("device_received", device=device.name, timeout_s=_ON_THE_WIRE_S, within_s=_USED_S + 5)
         if not answer["done"]:
             session.journal.record("wire", "silent", waited_s=_ON_THE_WIRE_S)
             return None
         place = session.book.buffers[device.staging].physical(armed["offset"] + armed["header"], length)
         return session.read_physical(place, length, label=f"what {device.name} received of itself")
+
+
+def _require_sent(device: AttachedDevice, answer: Mapping[str, Any]) -> None:
+    """Raise InfraError if the NIC did not take up its transmit descriptors: then it asked for no memory."""
+    if answer["status"] != "ended":
+        head, tail = answer["registers"]["head"], answer["registers"]["tail"]
+        raise InfraError(
+            f"'{device.name}' did not use its transmit descriptors: it stands at {head} of {tail}",
+            hint="its transmitter may be off; that of a virtual function is its NIC's, whose driver switches it",
+        )
 
 
 def _await_received(session: Session, device: AttachedDevice) -> None:
