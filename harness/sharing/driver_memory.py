@@ -26,7 +26,8 @@ SIZE = 1024
 _BEGIN = 64
 
 #: Seconds until a frame lies where it was to: another could have come between, or the address of the buffer could have
-#: a meaning for another function too (a nested guest's firmware ends at 4 GiB, and there the IOVAs of Linux begin).
+#: a meaning for another function too (a nested guest's firmware, which its devices may read, ends at 4 GiB, and there
+#: the IOVAs of Linux begin).
 _PLANTED_S = 30.0
 
 #: Seconds for the NIC to write a frame into memory.
@@ -55,7 +56,7 @@ def plant_received(session: Session, name: str, device: AttachedDevice) -> None:
             place = _next_buffer(session, nic, device)
             frame = OTHER_HEADER + fresh_bytes(_BEGIN + SIZE - len(OTHER_HEADER))
             begin, content = place.physical + _BEGIN, frame[_BEGIN:]
-            led = {other.name: _led(session, other, place.iova + _BEGIN) for other in others}
+            led = {other.name: _led_at_all(session, other, place.iova + _BEGIN) for other in others}
             before = session.read_physical(begin, SIZE, label=f"{name} before")
             wire.send(frame)
             if all(end is None for end in led.values()) and _stands(session, begin, content):
@@ -110,6 +111,12 @@ def _reached(session: Session, device: AttachedDevice, address: int) -> int:
     return physical
 
 
-def _led(session: Session, device: AttachedDevice, address: int) -> int | None:
-    """Where the unit's tables lead a write of `device`, None for nowhere; without a unit they do not lead at all."""
-    return None if session.raw else translate(session, device, address, Access.WRITE).address
+def _led(session: Session, device: AttachedDevice, address: int, access: Access = Access.WRITE) -> int | None:
+    """Where the unit's tables lead a request of `device`, None for nowhere; without a unit they do not lead at all."""
+    return None if session.raw else translate(session, device, address, access).address
+
+
+def _led_at_all(session: Session, device: AttachedDevice, address: int) -> int | None:
+    """Where they lead a read or a write."""
+    ends = (_led(session, device, address, access) for access in Access)
+    return next((end for end in ends if end is not None), None)

@@ -12,6 +12,7 @@ from harness.errors import InfraError
 from harness.session import AttachedDevice
 from harness.sharing import driver_memory
 from harness.sharing.driver_memory import SIZE, plant_received
+from harness.vtd.faults import Access
 from harness.vtd.source_id import SourceId
 
 BAR, RING, RING_PAGE = 0xFE80_0000, 0xFFFF_0000, 0x5000
@@ -87,15 +88,16 @@ class Session:
 
 @pytest.fixture
 def plant(monkeypatch):
-    def run(machine, *, raw=False, elsewhere=()):
-        """`elsewhere` are IOVAs that mean something to vf-b too."""
+    def run(machine, *, raw=False, elsewhere=(), permitted=tuple(Access)):
+        """`elsewhere` are IOVAs that mean something to vf-b too, for the `permitted` kinds of access."""
         session = Session(machine)
         session.raw = raw
 
-        def translate(_session, device, address, _access):
+        def translate(_session, device, address, access):
             known = {**BUFFERS, RING: RING_PAGE}
             page = {iova & ~0xFFF: physical & ~0xFFF for iova, physical in known.items()}
-            if device.name == "vf-b" and address & ~0xFFF not in {iova & ~0xFFF for iova in elsewhere}:
+            reached = {iova & ~0xFFF for iova in elsewhere} if access in permitted else set()
+            if device.name == "vf-b" and address & ~0xFFF not in reached:
                 page = {}
             if device.name == "vf-a":
                 page = {}
@@ -126,8 +128,10 @@ def test_the_canary_is_what_the_nic_wrote_where_its_next_descriptor_leads(plant)
     assert (aimed.address, aimed.physical) == (0xFFFC_0080, 0x9080)
 
 
-def test_a_buffer_whose_address_means_something_to_a_function_is_passed_over(plant):
-    _, told = plant(Machine(), elsewhere=[0xFFFC_0040])
+@pytest.mark.parametrize("permitted", [[Access.WRITE], [Access.READ]], ids=["to write", "to read"])
+def test_a_buffer_whose_address_means_something_to_a_function_is_passed_over(plant, permitted):
+    """A nested guest's firmware may be read by its devices, and not written."""
+    _, told = plant(Machine(), elsewhere=[0xFFFC_0040], permitted=permitted)
 
     assert (told["iova"], told["physical"]) == (0xFFFB_0080, 0xB080)
 
