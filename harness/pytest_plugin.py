@@ -141,10 +141,14 @@ class ScenarioItem(pytest.Item):
             ("qemu", str(host.get("qemu"))),
             ("accelerator", str(host.get("accelerator"))),
         ]
-        console = directory.file("console.log")
-        if result.outcome in (Outcome.FAIL, Outcome.ERROR) and console.exists():
-            lines = console.read_text(encoding="utf-8", errors="replace").splitlines()[-_CONSOLE_LINES:]
-            self.add_report_section("call", "guest console", "\n".join(lines))
+        if result.outcome in (Outcome.FAIL, Outcome.ERROR):
+            from harness.report.consoles import telling_console  # noqa: PLC0415
+
+            console = telling_console(directory)
+            if console.exists():
+                lines = console.read_text(encoding="utf-8", errors="replace").splitlines()[-_CONSOLE_LINES:]
+                name = f"guest console, {console.relative_to(directory.path)}"
+                self.add_report_section("call", name, "\n".join(lines))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Show a verdict as its story, everything else as pytest does."""
