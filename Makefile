@@ -6,6 +6,9 @@ RUN ?= runs/latest
 PYTHON ?= python3
 BIN := .venv/bin
 
+# Half as many again as there are cores, those of a container's quota: many tests wait more than they compute.
+TEST_WORKERS = $(BIN)/python -c 'from harness.host.resources import cores; print(cores().value * 3 // 2)'
+
 # $(call flag,VARIABLE,OPTION): the option if the variable is set and is no word for "no".
 flag = $(if $(filter-out 0 no off false,$($1)),$2)
 
@@ -27,10 +30,10 @@ run: setup ## run the scenarios; PROVE=1 runs each counter-proof too, JOBS=N so 
 
 test: environment ## everything CI runs: linters, unit and guest tests, scenarios but long ones with their counter-proofs (JOBS=N at once)
 	@$(MAKE) --no-print-directory -j 2 setup lint
-	@# What fails in one of them does not keep the others from being run. Many tests wait more than they compute, and those
-	@# with guests follow each other: a worker that has nothing left takes some of another's.
+	@# What fails in one of them does not keep the others from being run. The tests with guests follow each other: a worker
+	@# that has nothing left takes some of another's.
 	failed=0; \
-	    $(BIN)/pytest tests -m 'not alone' -n $(or $(JOBS),$$(($$(nproc) * 3 / 2))) --dist worksteal || failed=$$?; \
+	    $(BIN)/pytest tests -m 'not alone' -n $(or $(JOBS),$$($(TEST_WORKERS))) --dist worksteal || failed=$$?; \
 	    $(BIN)/pytest tests -m alone || failed=$$?; \
 	    $(BIN)/pytest scenarios --prove -m 'not long' -n $(or $(JOBS),auto) || failed=$$?; \
 	    exit $$failed
