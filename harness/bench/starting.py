@@ -18,6 +18,7 @@ from harness.machine.properties import resolve_all
 from harness.machine.spec import MachineSpec
 from harness.runner import HostFacts
 from harness.ssh import KeyPair
+from harness.waiting import timeout_scale
 
 #: What the image's init says once its SSH server listens.
 LISTENING = "vtd-guest: ready"
@@ -85,7 +86,7 @@ def boot_by_hand(host: HostFacts, spec: MachineSpec, directory: Path) -> float:
         "port": port,
         "client": str(directory / "client"),
         "host_key": server.public,
-        "within_s": script.SCRIPT_S / 2,
+        "within_s": script.SCRIPT_S * timeout_scale() * 0.9,
     }
     seconds = float(script.run("boot", directory, order))
     shutil.rmtree(directory)

@@ -3,19 +3,25 @@ from __future__ import annotations
 import ast
 import contextlib
 import json
+import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import paramiko
 import pytest
 
 import harness
 from harness.bench import overhead, plain
+from harness.bench import script as bench_script
 from harness.bench.overhead import actions
 from harness.errors import InfraError
 from harness.evidence import Entry
+from harness.ssh import KeyPair
 from harness.waiting import Deadline, wait_for
+from tests.ssh_server import SshServer
 
 
 def entries(*told):
@@ -85,6 +91,33 @@ def test_qemu_does_not_outlive_a_killed_plain_script(script, tmp_path):
         finally:
             process.kill()
     wait_for("QEMU to be gone", lambda: not Path("/proc", pid).exists(), Deadline.after(5))
+
+
+class LateServer(SshServer):
+    """Loses its first connection, as slirp does with one that a guest has no server for yet."""
+
+    lost = False
+
+    def _accept(self):
+        lost, _ = self._listening.accept()
+        lost.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        lost.close()
+        self.lost = True
+        super()._accept()
+
+
+def test_a_plain_boot_connects_again_where_the_server_came_late(tmp_path):
+    client = KeyPair.generate()
+    (tmp_path / "client").write_bytes(client.private)
+    (tmp_path / "console").write_text("ready")
+    with contextlib.closing(LateServer(paramiko.Ed25519Key(filename=str(tmp_path / "client")))) as server:
+        order = {
+            "argv": ["sleep", "60"], "environment": {}, "console": str(tmp_path / "console"), "ready": "ready",
+            "port": server.port, "client": str(tmp_path / "client"), "host_key": server.known_as().split(" ", 1)[1],
+            "within_s": 50,
+        }  # fmt: skip
+        assert 0 < bench_script.run("boot", tmp_path, order) < 50
+        assert server.lost
 
 
 def test_no_template_is_waited_for_while_a_place_is_held(monkeypatch, tmp_path):

@@ -28,20 +28,7 @@ def main(order: dict[str, Any]) -> float:
     )
     try:
         _wait_for_console(order, begun, qemu)
-        client = paramiko.SSHClient()
-        kind, text = order["host_key"].split()[:2]
-        key = paramiko.PKey.from_type_string(kind, base64.b64decode(text))
-        client.get_host_keys().add(f"[127.0.0.1]:{order['port']}", kind, key)
-        with client:
-            client.connect(
-                "127.0.0.1",
-                order["port"],
-                username="root",
-                key_filename=order["client"],
-                look_for_keys=False,
-                allow_agent=False,
-                timeout=order["within_s"],
-            )
+        with _connected(order, begun, qemu) as client:
             _, stdout, _ = client.exec_command("echo ready")
             if stdout.read() != b"ready\n":
                 raise RuntimeError("the guest answered something else")
@@ -54,15 +41,49 @@ def main(order: dict[str, Any]) -> float:
 def _wait_for_console(order: dict[str, Any], begun: float, qemu: subprocess.Popen[bytes]) -> None:
     """Wait until the SSH server listens: a connection made before that hangs for seconds.
 
-    The kernel may have written into the middle of the words, so they are not waited for beyond a quarter of the time.
+    The kernel may have written into the middle of the words, so they are not waited for beyond half of the time.
     """
     console = Path(order["console"])
     while not (console.exists() and order["ready"] in console.read_text(errors="replace")):
-        if qemu.poll() is not None:
-            raise RuntimeError(f"QEMU ended with status {qemu.returncode}")
-        if time.perf_counter() - begun > order["within_s"] / 4:
+        _require_running(qemu)
+        if time.perf_counter() - begun > order["within_s"] / 2:
             return
         time.sleep(0.005)
+
+
+def _connected(order: dict[str, Any], begun: float, qemu: subprocess.Popen[bytes]) -> paramiko.SSHClient:
+    """A client of the guest's SSH server; a connection that came before the server is lost, and another is made."""
+    kind, text = order["host_key"].split()[:2]
+    key = paramiko.PKey.from_type_string(kind, base64.b64decode(text))
+    while True:
+        client = paramiko.SSHClient()
+        client.get_host_keys().add(f"[127.0.0.1]:{order['port']}", kind, key)
+        left_s = order["within_s"] - (time.perf_counter() - begun)
+        try:
+            client.connect(
+                "127.0.0.1",
+                order["port"],
+                username="root",
+                key_filename=order["client"],
+                look_for_keys=False,
+                allow_agent=False,
+                timeout=left_s,
+                banner_timeout=left_s,
+                auth_timeout=left_s,
+            )
+        except (paramiko.SSHException, OSError):
+            client.close()
+            _require_running(qemu)
+            if time.perf_counter() - begun > order["within_s"]:
+                raise
+            time.sleep(0.005)
+        else:
+            return client
+
+
+def _require_running(qemu: subprocess.Popen[bytes]) -> None:
+    if qemu.poll() is not None:
+        raise RuntimeError(f"QEMU ended with status {qemu.returncode}")
 
 
 if __name__ == "__main__":
