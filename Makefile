@@ -35,7 +35,7 @@ test: environment ## everything CI runs: linters, unit and guest tests, scenario
 	failed=0; \
 	    $(BIN)/pytest tests -m 'not alone' -n $(or $(JOBS),$$($(TEST_WORKERS))) --dist worksteal || failed=$$?; \
 	    $(BIN)/pytest tests -m alone || failed=$$?; \
-	    $(BIN)/pytest scenarios --prove -m 'not long' -n $(or $(JOBS),auto) || failed=$$?; \
+	    $(BIN)/pytest scenarios --prove --boot-lone -m 'not long' -n $(or $(JOBS),auto) || failed=$$?; \
 	    exit $$failed
 
 check: environment ## linters, types, import layers and the tests that need no QEMU

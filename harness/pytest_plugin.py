@@ -17,6 +17,7 @@ import pytest
 from harness import plan as planning
 from harness.errors import HarnessError
 from harness.evidence import VariantDirectory
+from harness.lone_machines import BOOT_LONE, booting_lone
 from harness.plan import Plan
 from harness.process import die_with_parent
 from harness.pytest_services import (
@@ -53,6 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--prove", action="store_true", help="run the counter-proofs: without protection, attacks must land"
     )
     group.addoption("--cold", action="store_true", help="boot every machine instead of restoring it from a template")
+    group.addoption("--boot-lone", action="store_true", help=BOOT_LONE)
     group.addoption("--runs", default="runs", metavar="DIR", help="where run directories are made (default: runs)")
 
 
@@ -162,8 +164,16 @@ class ScenarioItem(pytest.Item):
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Tell the garbage collector that what was collected stays, so that it does not look at it at the end again."""
-    if any(isinstance(item, ScenarioItem) for item in session.items):
+    """Choose what boots, now that it is known what runs.
+
+    The garbage collector is told that what was collected stays, so that it does not look at it at the end again.
+    """
+    items = [item for item in session.items if isinstance(item, ScenarioItem)]
+    if session.config.getoption("--boot-lone"):
+        prove = session.config.stash[SERVICES].prove
+        for item, plan in zip(items, booting_lone([item.plan for item in items], prove=prove), strict=True):
+            item.plan = plan
+    if items:
         gc.freeze()
 
 

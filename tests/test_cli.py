@@ -73,6 +73,15 @@ def test_a_whole_run_can_be_cold(project, arguments, start):
     assert latest()[0]["start"] == start
 
 
+def test_a_lone_machine_boots_if_that_was_asked_for(project):
+    for name, machine in (("a", "common"), ("b", "odd"), ("c", "common")):
+        project(name, machine=[machine])
+    assert cli.main(["run", "--boot-lone"]) == 0
+    assert {result["id"]: result["start"] for result in latest()} == {"a": "template", "b": "cold", "c": "template"}
+    assert cli.main(["run", "--boot-lone", "a", "b"]) == 0
+    assert {result["id"]: result["start"] for result in latest()} == {"a": "cold", "b": "cold"}
+
+
 def test_a_run_leaves_all_reports_and_latest_points_at_it(project):
     project("a")
     cli.main(["run"])

@@ -10,6 +10,7 @@ import pytest
 from harness.equipment import HostFacts
 from harness.errors import HarnessError
 from harness.evidence import write_json
+from harness.lone_machines import booting_lone
 from harness.machine.properties import Property, QemuFacts
 from harness.plan import plan_all, read_plan
 from harness.source.diagnostics import InputError
@@ -114,6 +115,40 @@ def test_a_machine_is_booted_where_it_is_told_or_cannot_be_saved(planned, writte
 @pytest.mark.parametrize("version", ["8.2.0", "8.2.2 (Debian 1:8.2.2+ds-0ubuntu1)", "9.0.0", "11.1.3"])
 def test_each_qemu_that_migrates_to_a_file_restores(planned, version):
     assert planned(HEAD + DEVICE + STEPS, version=version)[0].start == "template"
+
+
+OFF = {"kernel_args": ("intel_iommu=off",)}
+
+
+@pytest.mark.parametrize(
+    ("variants", "prove", "booted"),
+    [
+        ([({}, ())], False, [True]),
+        ([({}, ()), ({}, ())], False, [False, False]),
+        ([({}, ()), ({"wires": ("lan",)}, ())], False, [False, False]),
+        ([({}, ()), ({"memory_mib": 768}, ())], False, [True, True]),
+        ([({}, ()), ({"memory_mib": 768}, ()), ({}, ())], False, [False, True, False]),
+        ([({}, ("iommu_off",))], True, [True]),
+        ([({}, ("iommu_off",)), (OFF, ())], False, [True, True]),
+        ([({}, ("iommu_off",)), (OFF, ())], True, [False, False]),
+        ([({}, ("unbroken",))], False, [True]),
+        ([({}, ("unbroken",))], True, [False]),
+    ],
+)
+def test_a_machine_is_lone_if_no_other_variant_and_no_counter_proof_has_it(planned, variants, prove, booted):
+    [plan] = planned(HEAD + DEVICE + STEPS)
+    plans = [
+        replace(plan, machine=replace(plan.machine, **machine), counter_proofs=proofs) for machine, proofs in variants
+    ]
+
+    assert [plan.start == "cold" for plan in booting_lone(plans, prove=prove)] == booted
+
+
+def test_what_does_not_run_makes_no_machine_common(planned):
+    [plan] = planned(HEAD + DEVICE + STEPS)
+    skipped = replace(plan, skip="needs KVM")
+
+    assert [plan.start for plan in booting_lone([plan, skipped], prove=False)] == ["cold", "template"]
 
 
 def test_a_machine_that_is_refused_has_no_template(planned):

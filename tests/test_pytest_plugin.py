@@ -236,6 +236,15 @@ def test_a_whole_session_can_be_cold(project, arguments, start):
 
 
 @pytest.mark.parametrize("arguments", [[], ["-n2"]], ids=["alone", "two workers"])
+def test_what_is_lone_is_told_by_what_was_chosen(project, arguments):
+    for name, machine in (("a", "common"), ("b", "odd"), ("c", "common"), ("d", "odd")):
+        project(name, machine=[machine])
+    assert project.run("--boot-lone", "-k", "not d", *arguments).ret == 0
+    started = {result["id"]: result["start"] for result in results(project)}
+    assert started == {"a": "template", "b": "cold", "c": "template"}
+
+
+@pytest.mark.parametrize("arguments", [[], ["-n2"]], ids=["alone", "two workers"])
 def test_what_is_being_prepared_reaches_the_user(project, arguments):
     project("a")
     project("b")

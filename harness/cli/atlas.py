@@ -50,7 +50,7 @@ def run_atlas(arguments: argparse.Namespace) -> int:
     run = RunDirectory(arguments.source.resolve()) if arguments.source else None
     if run is None:
         keyword = f"{TAG} and bare" if arguments.bare else TAG
-        chosen = {"names": [], "keyword": keyword, "tags": [TAG], "cold": False, "exitfirst": False}
+        chosen = {"names": [], "keyword": keyword, "tags": [TAG], "cold": False, "boot_lone": False, "exitfirst": False}
         chosen |= {"host": None, "nics": []}
         ran, run = run_and_keep(argparse.Namespace(**{**vars(arguments), **chosen}))
         status = ExitCode(ran)

@@ -3,7 +3,8 @@
 A file reads `scenario`, `title`, and optionally `tags`, `variants`, `proofs`, `skip` and `blocked` (see
 example_run.Writer), `raises` (an InfraError in the runner), `crash` (a bug), `wrong` (a diagnostic), `interrupt`,
 `dies` (a signal that the process gets), `exits` (its exit status) or `meets` (the scenario that must have begun before
-this one ends). Each leaves its process id below `begun/`.
+this one ends). `machine` are words by which its machine differs from others'. Each leaves its process id below
+`begun/`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from example_run import Writer
 
 from harness.errors import InfraError
 from harness.evidence import RunDirectory
+from harness.machine.spec import MachineSpec
 from harness.result import Progress
 from harness.source.diagnostics import Diagnostic, InputError
 from harness.verdict import CounterProof
@@ -39,7 +41,7 @@ class FakePlan:
     skip: str | None
     given: dict
     start: str
-    machine = SimpleNamespace(image="debian-13", kind="linux")
+    machine: MachineSpec
 
     @property
     def id(self):
@@ -94,6 +96,7 @@ def plan_all(paths, host, *, cold=False):
                 given.get("skip"),
                 given,
                 "cold" if cold else "template",
+                MachineSpec(image="debian-13", kernel_args=tuple(given.get("machine", ()))),
             )
             for variant in given.get("variants", [""])
         ]
