@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli.commands import add, add_host
 from harness.devices.host_nic import IDENTIFICATIONS
 from harness.host.doctor import Need, examine, render
+from harness.host.resources import cores
 from harness.images.store import ImageStore
 from harness.lab.survey import take_survey
 from harness.report.live import Live
@@ -75,12 +79,22 @@ def list_images(arguments: argparse.Namespace) -> int:
 
 
 def build_images(arguments: argparse.Namespace) -> int:
-    """Build each image that is not there, showing what is being done."""
+    """Build each image that is not there, as many at once as there are cores, showing what is being done."""
     store = ImageStore()
-    with Live() as live:
-        for name in arguments.names or store.usual_names():
-            path = store.build(name, live.preparing)
-            if not arguments.quiet:
+    paths: dict[str, Path] = {}
+    with Live() as live, ThreadPoolExecutor(cores().value) as threads:
+        try:
+            for stage in store.stages(arguments.names or store.usual_names()):
+                builds = {
+                    name: threads.submit(store.build, name, partial(live.preparing, worker=number))
+                    for number, name in enumerate(stage)
+                }
+                paths |= {name: build.result() for name, build in builds.items()}
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+        if not arguments.quiet:
+            for name, path in paths.items():
                 live.note(f"{name}: {path}")
     return ExitCode.PASSED
 

@@ -20,7 +20,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -186,6 +186,11 @@ class ImageStore:
     def build(self, name: str, progress: Progress) -> Path:
         """Build the image or QEMU `name` if need be, and return its directory in the cache."""
         return self._ready(name, load_recipe(recipe_path(name, self._recipes)), progress)[0]
+
+    def stages(self, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+        """Give `names` in stages: those of one can be built at once, none is a part of another."""
+        of_parts = tuple(name for name in names if _parts(load_recipe(recipe_path(name, self._recipes))))
+        return tuple(name for name in names if name not in of_parts), of_parts
 
     def intact(self, name: str) -> bool:
         """Whether `name` is built and every file of it has its digest."""

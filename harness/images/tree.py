@@ -68,14 +68,15 @@ class Tree:
     def listing(self) -> str:
         """The tree as an mtree(5) specification: owner root, times and link counts fixed, sorted by path."""
         lines = ["#mtree", "/set uid=0 gid=0 time=0.0 nlink=1"]
-        for path in sorted({*self._files, *self._links, *self._all_directories()}):
+        directories = self._all_directories()
+        for path in sorted({*self._files, *self._links, *directories}):
             if path in self._files:
                 file = self._files[path]
                 what = f"type=file mode={file.mode:04o} contents={_escaped(str(file.source.absolute()))}"
             elif path in self._links:
                 what = f"type=link mode=0777 link={_escaped(self._links[path])}"
             else:
-                what = f"type=dir mode={self._all_directories()[path]:04o}"
+                what = f"type=dir mode={directories[path]:04o}"
             lines.append(f"./{_escaped(path)} {what}")
         return "\n".join(lines) + "\n"
 

@@ -32,6 +32,8 @@ def test_the_shipped_recipes_are_three_kernels_two_qemus_and_a_platform():
     }
     assert {name for name, recipe in recipes.items() if getattr(recipe, "on_request", False)} == {"qemu-11"}
     assert ImageStore().usual_names() == ("debian-12", "debian-13", "debian-13-backports", "platform", "qemu")
+    stages = (("debian-12", "debian-13", "debian-13-backports", "qemu"), ("platform",))
+    assert ImageStore().stages(ImageStore().usual_names()) == stages
     assert recipes["debian-12"].suite == "bookworm"
     assert recipes["debian-13"].suite == "trixie"
     assert recipes["debian-13-backports"].suites == ("trixie", "trixie-backports")
