@@ -28,14 +28,14 @@ environment:
 run: setup ## run the scenarios; PROVE=1 runs each counter-proof too, JOBS=N so many at once, COLD=1 boots each machine
 	$(BIN)/harness run $(SCENARIOS) $(call flag,PROVE,--prove) $(call flag,COLD,--cold) $(if $(JOBS),-j $(JOBS)) $(if $(TAGS),-t '$(TAGS)') $(if $(K),-k '$(K)') $(if $(HOST),--host '$(HOST)') $(if $(NIC),$(NIC:%=--nic %))
 
-test: environment ## everything CI runs: linters, unit and guest tests, scenarios but long ones with their counter-proofs (JOBS=N at once)
+test: environment ## everything CI runs: linters, unit and guest tests, scenarios but long ones with their counter-proofs; JOBS=N at once, BOOT_LONE=1 if the cache is new
 	@$(MAKE) --no-print-directory -j 2 setup lint
 	@# What fails in one of them does not keep the others from being run. The tests with guests follow each other: a worker
 	@# that has nothing left takes some of another's.
 	failed=0; \
 	    $(BIN)/pytest tests -m 'not alone' -n $(or $(JOBS),$$($(TEST_WORKERS))) --dist worksteal || failed=$$?; \
 	    $(BIN)/pytest tests -m alone || failed=$$?; \
-	    $(BIN)/pytest scenarios --prove --boot-lone -m 'not long' -n $(or $(JOBS),auto) || failed=$$?; \
+	    $(BIN)/pytest scenarios --prove $(call flag,BOOT_LONE,--boot-lone) -m 'not long' -n $(or $(JOBS),auto) || failed=$$?; \
 	    exit $$failed
 
 check: environment ## linters, types, import layers and the tests that need no QEMU

@@ -44,7 +44,7 @@ def exclusive_now(path: Path) -> Iterator[bool]:
 def _held(path: Path, kind: int, what: str, progress: Callable[[str], None]) -> Iterator[int]:
     with _opened(path) as file:
         if not _taken(file, kind):
-            progress(f"{what}: waiting for another process that is at it")
+            progress(f"{what}: waiting for another that is at it")
             wait_for(f"the lock on {path}", lambda: _taken(file, kind), Deadline.after(WAIT_S), every_s=0.02)
         yield file.fileno()
 

@@ -6,19 +6,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from harness.machine.spec import MachineSpec
 from harness.plan import Plan
 
-#: What the option is for that asks for it.
-BOOT_LONE = "boot each machine that only one scenario of this run has, instead of making a template to use once"
+BOOT_LONE_HELP = "boot a variant whose machines nothing else in this run uses, instead of making templates to use once"
 
 
 def booting_lone(plans: Sequence[Plan], *, prove: bool) -> list[Plan]:
     """Give `plans`, those to boot whose machines none of the others has, nor they themselves twice.
 
     To make a template takes half as long again as to boot, and is worth it from the second restore on. Where `prove`,
-    the machines of counter-proofs count too.
+    the machines of counter-proofs count too: a variant is booted with them or restored with them.
     """
-    machines = [_machines(plan, prove=prove) for plan in plans]
+    machines = [_restored(plan, prove=prove) for plan in plans]
     users = Counter(machine for each in machines for machine in each)
     return [
         replace(plan, start="cold") if each and all(users[machine] == 1 for machine in each) else plan
@@ -26,9 +26,14 @@ def booting_lone(plans: Sequence[Plan], *, prove: bool) -> list[Plan]:
     ]
 
 
-def _machines(plan: Plan, *, prove: bool) -> list[str]:
-    """What tells each machine that `plan` restores from others; a wire is no part of a template."""
+def machine_key(spec: MachineSpec) -> str:
+    """What tells the machine of `spec` from others that are restored; a wire is no part of a template."""
+    return repr(replace(spec, wires=()))
+
+
+def _restored(plan: Plan, *, prove: bool) -> list[str]:
+    """The machines that `plan` restores."""
     if plan.start != "template" or plan.skip:
         return []
     removed = plan.counter_proofs if prove else ()
-    return [repr(replace(each.machine, wires=())) for each in (plan, *(plan.without(name) for name in removed))]
+    return [machine_key(each.machine) for each in (plan, *(plan.without(name) for name in removed))]

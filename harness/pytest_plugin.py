@@ -17,7 +17,7 @@ import pytest
 from harness import plan as planning
 from harness.errors import HarnessError
 from harness.evidence import VariantDirectory
-from harness.lone_machines import BOOT_LONE, booting_lone
+from harness.lone_machines import BOOT_LONE_HELP, booting_lone
 from harness.plan import Plan
 from harness.process import die_with_parent
 from harness.pytest_services import (
@@ -54,7 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--prove", action="store_true", help="run the counter-proofs: without protection, attacks must land"
     )
     group.addoption("--cold", action="store_true", help="boot every machine instead of restoring it from a template")
-    group.addoption("--boot-lone", action="store_true", help=BOOT_LONE)
+    group.addoption("--boot-lone", action="store_true", help=BOOT_LONE_HELP)
     group.addoption("--runs", default="runs", metavar="DIR", help="where run directories are made (default: runs)")
 
 

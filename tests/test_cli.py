@@ -82,6 +82,14 @@ def test_a_lone_machine_boots_if_that_was_asked_for(project):
     assert {result["id"]: result["start"] for result in latest()} == {"a": "cold", "b": "cold"}
 
 
+@pytest.mark.parametrize(("arguments", "start"), [([], "cold"), (["--prove"], "template")])
+def test_a_machine_that_a_counter_proof_has_too_is_lone_only_if_none_is_run(project, arguments, start):
+    project("a", machine=["common"], proofs={"iommu_off": "red"})
+    project("b", machine=["iommu_off"])
+    assert cli.main(["run", "--boot-lone", *arguments]) == 0
+    assert {result["start"] for result in latest()} == {start}
+
+
 def test_a_run_leaves_all_reports_and_latest_points_at_it(project):
     project("a")
     cli.main(["run"])

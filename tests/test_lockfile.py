@@ -29,7 +29,7 @@ with getattr(lockfile, sys.argv[1])(Path(sys.argv[2]), "the thing", tell):
         child.kill()
 """
 
-WAITING = "the thing: waiting for another process that is at it"
+WAITING = "the thing: waiting for another that is at it"
 
 Holder = subprocess.Popen
 

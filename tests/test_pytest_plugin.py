@@ -244,6 +244,14 @@ def test_what_is_lone_is_told_by_what_was_chosen(project, arguments):
     assert started == {"a": "template", "b": "cold", "c": "template"}
 
 
+@pytest.mark.parametrize(("arguments", "start"), [([], "cold"), (["--prove"], "template")])
+def test_a_machine_that_a_counter_proof_has_too_is_lone_only_if_none_is_run(project, arguments, start):
+    project("a", machine=["common"], proofs={"iommu_off": "red"})
+    project("b", machine=["iommu_off"])
+    assert project.run("--boot-lone", *arguments).ret == 0
+    assert {result["start"] for result in results(project)} == {start}
+
+
 @pytest.mark.parametrize("arguments", [[], ["-n2"]], ids=["alone", "two workers"])
 def test_what_is_being_prepared_reaches_the_user(project, arguments):
     project("a")

@@ -86,6 +86,7 @@ def boot_by_hand(host: HostFacts, spec: MachineSpec, directory: Path) -> float:
         "port": port,
         "client": str(directory / "client"),
         "host_key": server.public,
+        # So that it gives up, and tells why, before it is ended.
         "within_s": script.SCRIPT_S * timeout_scale() * 0.9,
     }
     seconds = float(script.run("boot", directory, order))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from harness.cli.commands import add, add_host
@@ -81,22 +83,43 @@ def list_images(arguments: argparse.Namespace) -> int:
 def build_images(arguments: argparse.Namespace) -> int:
     """Build each image that is not there, as many at once as there are cores, showing what is being done."""
     store = ImageStore()
-    paths: dict[str, Path] = {}
-    with Live() as live, ThreadPoolExecutor(cores().value) as threads:
-        try:
-            for stage in store.stages(arguments.names or store.usual_names()):
-                builds = {
-                    name: threads.submit(store.build, name, partial(live.preparing, worker=number))
-                    for number, name in enumerate(stage)
-                }
-                paths |= {name: build.result() for name, build in builds.items()}
-        except BaseException:
-            threads.shutdown(wait=False, cancel_futures=True)
-            raise
+    names = tuple(dict.fromkeys(arguments.names or store.usual_names()))
+    with Live() as live:
+        paths = {name: path for stage in store.stages(names) for name, path in _built(store, stage, live).items()}
         if not arguments.quiet:
-            for name, path in paths.items():
-                live.note(f"{name}: {path}")
+            for name in names:
+                live.note(f"{name}: {paths[name]}")
     return ExitCode.PASSED
+
+
+def _built(store: ImageStore, names: Sequence[str], live: Live) -> dict[str, Path]:
+    """Build `names` beside each other and give where they are; the first error is raised at once, as an interrupt is.
+
+    What is under way then ends with this process: threads are not waited for, their children die with them, and the
+    next builder removes what they leave.
+    """
+    waiting: SimpleQueue[str] = SimpleQueue()
+    ended: SimpleQueue[tuple[str, Path | Exception]] = SimpleQueue()
+
+    def build(worker: int) -> None:
+        with contextlib.suppress(Empty):
+            while name := waiting.get_nowait():
+                try:
+                    ended.put((name, store.build(name, partial(live.preparing, worker=worker))))
+                except Exception as error:  # noqa: BLE001 - raised where the user waits
+                    ended.put((name, error))
+
+    for name in names:
+        waiting.put(name)
+    for worker in range(min(cores().value, len(names))):
+        threading.Thread(target=build, args=(worker,), name=f"build-{worker}", daemon=True).start()
+    paths: dict[str, Path] = {}
+    for _ in names:
+        name, outcome = ended.get()
+        if isinstance(outcome, Exception):
+            raise outcome
+        paths[name] = outcome
+    return paths
 
 
 def repin_images(arguments: argparse.Namespace) -> int:

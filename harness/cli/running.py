@@ -17,7 +17,7 @@ from harness.errors import HarnessError
 from harness.evidence import RunDirectory
 from harness.host.slots import GuestSlots
 from harness.lab.host import nic_address
-from harness.lone_machines import BOOT_LONE, booting_lone
+from harness.lone_machines import BOOT_LONE_HELP, booting_lone
 from harness.plan import Plan
 from harness.report.live import Live
 from harness.report.pace import in_words, longest_first, usual_durations
@@ -43,7 +43,7 @@ def add_to(commands: Commands) -> None:
     add_selection(run)
     run.add_argument("--prove", action="store_true", help="run counter-proofs: without protection, attacks must land")
     run.add_argument("--cold", action="store_true", help="boot every machine instead of restoring it from a template")
-    run.add_argument("--boot-lone", action="store_true", help=BOOT_LONE)
+    run.add_argument("--boot-lone", action="store_true", help=BOOT_LONE_HELP)
     add_host(run, "run the machines on another host")
     run.add_argument(
         "--nic",

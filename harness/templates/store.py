@@ -30,7 +30,7 @@ Progress = Callable[[str], None]
 #: Environment variable with the most MiB that templates may take together; the least recently used go first.
 LIMIT = "VTD_TEMPLATES_MIB"
 
-#: Those of `make test` are 53 of 9.5 GiB in all: if they did not fit, a run would remove what it needs next.
+#: All scenarios with their counter-proofs have 53 of 9.5 GiB: if those did not fit, a run would remove what it needs.
 _LIMIT_MIB = 12 << 10
 
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.guest
 SPEC = MachineSpec(image="", kernel_args=("intel_iommu=on",), iommus=(IommuSpec({"intremap": True}),))
 
 
-@pytest.mark.parametrize("guest_image", ["debian-13"], indirect=True)  # both kernels do the same, and it boots twice
+@pytest.mark.parametrize("guest_image", ["debian-13"], indirect=True)  # it boots twice
 def test_only_a_reboot_that_was_asked_for_leads_to_another_boot(start_machine, guest_image, tmp_path) -> None:
     with start_machine(SPEC, guest_image) as machine, Guest.boot(machine) as guest:
         first = guest.hello["boot_id"]

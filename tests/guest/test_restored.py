@@ -32,7 +32,9 @@ MARKS = {
     "the host's name": "echo MARK >/proc/sys/kernel/hostname",
     "a setting": "echo 4242 >/proc/sys/kernel/threads-max",
     "a process": "sh -c 'exec -a MARK sleep 1000' >/dev/null 2>&1 &",
-    "free memory": "cd /dev/shm; yes MARK | head -c 1m >one; for _ in $(seq 64); do cat one; done >all; rm one all",
+    "free memory": (
+        "set -e; cd /dev/shm; yes MARK | head -c 1m >one; for _ in $(seq 64); do cat one; done >all; rm one all"
+    ),
     "a module": "modprobe uio_pci_generic",
     "a driver's list": "echo 1234 5678 >/sys/bus/pci/drivers/vfio-pci/new_id",
     "configuration space": "setpci -s 00:02.0 3c.b=77",

@@ -47,7 +47,7 @@ def test_two_builders_at_once_make_one_build_that_both_use(stocked_cache):
     assert [first.returncode, second.returncode] == [0, 0]
     assert said[0][-1] == said[1][-1]
     assert sum("qemu: building" in lines for lines in said) == 1
-    assert sum("qemu: waiting for another process that is at it" in lines for lines in said) == 1
+    assert sum("qemu: waiting for another that is at it" in lines for lines in said) == 1
     assert not list((stocked_cache / "building").iterdir())
 
 

@@ -3,15 +3,15 @@
 A file reads `scenario`, `title`, and optionally `tags`, `variants`, `proofs`, `skip` and `blocked` (see
 example_run.Writer), `raises` (an InfraError in the runner), `crash` (a bug), `wrong` (a diagnostic), `interrupt`,
 `dies` (a signal that the process gets), `exits` (its exit status) or `meets` (the scenario that must have begun before
-this one ends). `machine` are words by which its machine differs from others'. Each leaves its process id below
-`begun/`.
+this one ends). `machine` are words by which its machine differs from others'; that of a counter-proof has the proof's
+name. Each leaves its process id below `begun/`.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -42,6 +42,9 @@ class FakePlan:
     given: dict
     start: str
     machine: MachineSpec
+
+    def without(self, protection):
+        return replace(self, machine=replace(self.machine, kernel_args=(protection,)))
 
     @property
     def id(self):
@@ -109,16 +112,19 @@ def run_plan(plan, directory, host, *, prove, progress):
     progress(Progress(plan.id, "booting"))
     host.progress(f"template {plan.id}: booting")
     Path("begun").mkdir(exist_ok=True)
-    Path("begun", plan.id).write_text(str(os.getpid()))
+    begun = Path("begun", plan.id)
     if "meets" in plan.given:
         met = Path("begun", plan.given["meets"])
         try:
+            begun.write_text(str(os.getpid()))  # an interrupt may follow it at once
             wait_for(f"{met} to begin", met.exists, Deadline.after(20))
         except KeyboardInterrupt:
             # As long as a machine that is being stopped, and with as much to write down.
             wait_until(time.monotonic() + 0.5)
             directory.file("stopped").touch()
             raise
+    else:
+        begun.write_text(str(os.getpid()))
     if "dies" in plan.given:
         os.kill(os.getpid(), plan.given["dies"])
     if "exits" in plan.given:

@@ -162,7 +162,7 @@ def test_off_a_terminal_what_several_workers_wait_for_is_told_once(troubled):
     with Live(stream=stream) as live:
         live.expect(["a", "b", "c"], workers=3)
         for worker in (1, 2, 3):
-            live.preparing("template debian-13: waiting for another process that is at it", worker)
+            live.preparing("template debian-13: waiting for another that is at it", worker)
         live.preparing("template debian-13: ready", 1)
     assert len(stream.getvalue().splitlines()) == 2
 

@@ -28,7 +28,7 @@ from tests.templates.example import TAKEN, ingredients
 ROOT = Path(__file__).parents[2]
 
 NAME = "debian-13 (intel_iommu=on)"
-BOOTING, WAITING = f"template {NAME}: booting", f"template {NAME}: waiting for another process that is at it"
+BOOTING, WAITING = f"template {NAME}: booting", f"template {NAME}: waiting for another that is at it"
 
 
 class Another:
