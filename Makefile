@@ -12,6 +12,9 @@ TEST_WORKERS = $(BIN)/python -c 'from harness.host.resources import cores; print
 # $(call flag,VARIABLE,OPTION): the option if the variable is set and is no word for "no".
 flag = $(if $(filter-out 0 no off false,$($1)),$2)
 
+# Where it is set, each of hundreds of processes compiles the harness anew, which is half of its start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup environment run test check unit atlas bench soak images repin list validate report shell doctor lock clean
 

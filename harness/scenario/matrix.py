@@ -28,7 +28,7 @@ from harness.source.nodes import Entry, ListNode, MappingNode, Node, NodePath, S
 MAX_CELLS = 64
 _MAX_NAME = 100
 
-_FIXED = ("scenario", "title", "tags", "matrix")
+_FIXED = ("scenario", "title", "matrix")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+-]*")
 _UNFIT = re.compile(r"[^A-Za-z0-9._=,+-]+")
 

@@ -31,6 +31,7 @@ _MATRIX = """\
 
 `matrix` runs a scenario in variants. A mapping gives lists of values by dotted path, and every combination runs; a list
 gives rows of values, each with a `name`. `steps.<keyword>.<field>` reaches into the one step with that keyword.
+A value stands in place of the scenario's; a row's `tags` are all that it has.
 
 ```yaml
 matrix:

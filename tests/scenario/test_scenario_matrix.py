@@ -70,6 +70,11 @@ def test_overrides_reach_steps_their_siblings_and_devices():
     assert (y.steps[1].dma.write, y.steps[1].expect, y.devices["rogue"].model) == (64, "landed", "edu")
 
 
+def test_a_row_may_have_tags_of_its_own():
+    found = variants("  - {name: x, tags: [nightly]}\n  - {name: y}\n")
+    assert [variant.scenario.tags for variant in found] == [("nightly",), ()]
+
+
 def test_a_row_may_make_a_refusal_of_it():
     base = "scenario: a\ntitle: b\n"
     found = variants("  - {name: two, machine.iommu: [{}, {}], refused: multiple vIOMMUs}\n", base)
