@@ -22,6 +22,7 @@ from harness.evidence import RunDirectory
 from harness.host.slots import GuestSlots
 from harness.images.store import cache_directory
 from harness.result import Result
+from harness.uninterrupted import interrupt
 from harness.verdict import Outcome
 
 #: What a worker tells the controller when it had no host to run on.
@@ -135,7 +136,7 @@ class Signals:
             for worker in self.workers.values():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(worker, signal.SIGINT)
-        raise KeyboardInterrupt
+        interrupt()
 
 
 class Controller:

@@ -9,6 +9,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from harness.process import heed_every_interrupt
+from harness.uninterrupted import interrupt
 
 #: The first interrupt ends the work, the second one the patience with its end. More could hit the writing of reports.
 _MOST = 2
@@ -48,4 +49,4 @@ class Interrupts:
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
         if self._left > 0:
             self._left -= 1
-            raise KeyboardInterrupt
+            interrupt()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import paramiko
 
 from harness.errors import SshError, WaitTimeout
+from harness.uninterrupted import uninterrupted
 from harness.waiting import Abort, Deadline, wait_for
 
 #: Seconds a blocking read may take before aborts and the deadline are looked at again.
@@ -43,7 +44,7 @@ class Channel:
 
         def sent_all() -> bool:
             nonlocal rest
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError), uninterrupted():
                 rest = rest[self._channel.send(bytes(rest)) :]
             return not rest
 
@@ -58,7 +59,8 @@ class Channel:
 
     def send_eof(self) -> None:
         """Tell the command that its stdin has ended."""
-        self._channel.shutdown_write()
+        with uninterrupted():
+            self._channel.shutdown_write()
 
     def read_line(self, deadline: Deadline, abort: Sequence[Abort] = ()) -> str | None:
         """The next line of stdout without its newline; None when the command closed its stdout."""
@@ -75,7 +77,7 @@ class Channel:
 
         def some() -> tuple[bytes] | None:
             self._take_stderr()
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError), uninterrupted():
                 return (self._channel.recv(65536),)
             return None
 
@@ -102,18 +104,20 @@ class Channel:
 
     def close(self) -> None:
         """End the command's input, give it a moment to end, and close the channel."""
-        with contextlib.suppress(OSError, EOFError):
+        with contextlib.suppress(OSError, EOFError), uninterrupted():
             self._channel.shutdown_write()
         with contextlib.suppress(WaitTimeout):
             wait_for("the command to end", self._channel.exit_status_ready, Deadline.after(_END_S), every_s=0.002)
-        self._channel.close()
+        with uninterrupted():
+            self._channel.close()
 
     def _take_stderr(self) -> None:
-        while self._channel.recv_stderr_ready():
-            data = self._channel.recv_stderr(65536)
-            if not data:
-                return
-            self._stderr += data
+        with uninterrupted():
+            while self._channel.recv_stderr_ready():
+                data = self._channel.recv_stderr(65536)
+                if not data:
+                    return
+                self._stderr += data
 
 
 class Terminal:

@@ -16,6 +16,7 @@ from harness.errors import SshError
 from harness.ssh.channel import Channel, Completed, Terminal
 from harness.ssh.keys import KeyPair
 from harness.ssh.line import SshLine
+from harness.uninterrupted import uninterrupted
 from harness.waiting import Abort, Deadline, timeout_scale, wait_for
 
 T = TypeVar("T")
@@ -129,7 +130,8 @@ class Ssh:
 
     def close(self) -> None:
         """Close the connection and all its channels."""
-        self._transport.close()
+        with uninterrupted():
+            self._transport.close()
 
     def _guarded(self, what: str, action: Callable[[], T], deadline: Deadline) -> T:
         """Run `action`, which may block for ever, in a thread of its own; an abort or the deadline ends the connection.
@@ -168,7 +170,8 @@ def _step(
 ) -> None:
     """Run one of paramiko's event-driven steps to its end; SshError if the connection did not survive it."""
     done = threading.Event()
-    begin(done)
+    with uninterrupted():
+        begin(done)
     wait_for(f"SSH {what}", lambda: done.is_set() or not transport.is_active(), deadline, abort=abort, every_s=0.002)
     error = transport.get_exception()
     if error is not None or not transport.is_active():

@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from harness import suite
 from harness.plan import Plan
 from harness.process import heed_every_interrupt
+from harness.uninterrupted import interrupt
 from harness.workers.messages import Job, Said
 
 
@@ -21,7 +22,7 @@ def main() -> None:
     """
     with suppress(KeyboardInterrupt):
         heed_every_interrupt()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, interrupt)
         with Connection(int(sys.argv[1])) as link:
             _serve(link)
 
