@@ -8,6 +8,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 from multiprocessing import Pipe
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from harness.report.results import RUN, write_results
 from harness.result import Result
 from harness.verdict import Outcome
 from harness.waiting import Deadline, wait_for
+from harness.workers import pool
 from harness.workers.pool import _Worker
 
 
@@ -132,6 +134,22 @@ def test_after_the_first_that_goes_wrong_none_is_begun_and_those_running_end(pro
     assert cli.main(["run", "-x"]) == 1
     assert not {"c", "d"} <= set(latest())
     assert latest()["b"]["outcome"] == "pass"
+
+
+def test_a_worker_that_does_not_end_in_time_is_told(project, monkeypatch, capsys):
+    for name in "ab":
+        project(name, meets="never")
+    monkeypatch.setattr(pool, "_STOPPED_S", 0.1)  # a fake machine takes half a second
+
+    def interrupt():
+        wait_for("both to begin", lambda: all(Path("begun", name).exists() for name in "ab"), Deadline.after(60))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    assert cli.main(["run"]) == 130
+    thread.join()
+    assert "worker 1 had not ended 0 s after it was told to: sigterm" in capsys.readouterr().out
 
 
 def test_who_wants_more_than_there_are_places_is_told_why(project, capsys):

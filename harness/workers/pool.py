@@ -22,7 +22,7 @@ from typing import Self
 
 from harness import suite
 from harness.plan import Plan
-from harness.process import LADDER_S, Process
+from harness.process import LADDER_S, Process, StopRung
 from harness.result import Progress, Result
 from harness.workers.messages import Job, Said, unheard
 
@@ -86,7 +86,10 @@ class Workers:
                     with suppress(ProcessLookupError):
                         os.kill(worker.process.pid, signal.SIGINT)
             for worker in self._workers:
-                worker.process.stop(quit=_nothing_more, quit_s=_STOPPED_S)
+                rung = worker.process.stop(quit=_nothing_more, quit_s=_STOPPED_S)
+                if rung in (StopRung.TERM, StopRung.KILL):
+                    text = f"worker {worker.number} had not ended {_STOPPED_S:.0f} s after it was told to: {rung}"
+                    self._watch(worker.number, Said(text))
         except BaseException:
             for worker in self._workers:
                 worker.process.kill()

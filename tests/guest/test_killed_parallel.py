@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -201,12 +202,15 @@ def test_an_interrupted_run_ends_both_machines_and_reports(moment, interrupt, st
     run.halt_at(moment)
     interrupt(run)
     run.release()
+    released = time.time()
     assert run.ended(20) == 130, run.said()
+    ended_s = time.time() - released
     run.expect_nothing_left()
     assert run.outcomes() == dict.fromkeys(IDS, "error")
     for variant in VARIANTS:
         *_, before, stop = read_journal(run.directory / SCENARIO / variant / "journal.jsonl")
         told = f"the machine was not stopped but lost after {before} and {stop}; {run.said()}{run.logs()}"
+        told += f"; released at {released}, the run ended after {ended_s:.1f} s"
         assert (stop.source, stop.kind) == ("process", "stop"), told
     assert main(["verify", str(run.directory)]) == 0, capsys.readouterr().out
 
