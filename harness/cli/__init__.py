@@ -13,6 +13,7 @@ from harness.errors import HarnessError
 from harness.selection import Unselectable
 from harness.source.diagnostics import InputError
 from harness.suite import ExitCode
+from harness.uninterrupted import interrupt
 
 _EXAMPLES = """\
 examples:
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit status; errors of the user or the machine are told in a screen."""
     arguments = parser().parse_args(argv)
     # What a supervisor's patience ends is ended as by Ctrl-C: the machine is stopped, and what ran is reported.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         return int(arguments.command(arguments))
     except (InputError, Unselectable) as error:
@@ -75,4 +76,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.PASSED
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

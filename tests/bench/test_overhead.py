@@ -19,9 +19,8 @@ from harness.bench import script as bench_script
 from harness.bench.overhead import actions
 from harness.errors import InfraError
 from harness.evidence import Entry
-from harness.ssh import KeyPair
 from harness.waiting import Deadline, wait_for
-from tests.ssh_server import SshServer
+from tests.ssh_server import SshServer, new_key
 
 
 def entries(*told):
@@ -106,18 +105,35 @@ class LateServer(SshServer):
         super()._accept()
 
 
-def test_a_plain_boot_connects_again_where_the_server_came_late(tmp_path):
-    client = KeyPair.generate()
-    (tmp_path / "client").write_bytes(client.private)
+@pytest.fixture
+def boot(tmp_path):
+    """Have the plain script boot what sleeps and whose console is ready, with `server` for its SSH server."""
+    new_key(tmp_path / "client")
     (tmp_path / "console").write_text("ready")
-    with contextlib.closing(LateServer(paramiko.Ed25519Key(filename=str(tmp_path / "client")))) as server:
+
+    def run(server):
         order = {
             "argv": ["sleep", "60"], "environment": {}, "console": str(tmp_path / "console"), "ready": "ready",
             "port": server.port, "client": str(tmp_path / "client"), "host_key": server.known_as().split(" ", 1)[1],
             "within_s": 50,
         }  # fmt: skip
-        bench_script.run("boot", tmp_path, order)
+        return bench_script.run("boot", tmp_path, order)
+
+    return run
+
+
+def test_a_plain_boot_connects_again_where_the_server_came_late(boot, tmp_path):
+    with contextlib.closing(LateServer(paramiko.Ed25519Key(filename=str(tmp_path / "client")))) as server:
+        boot(server)
         assert server.lost
+
+
+def test_a_plain_boot_does_not_ask_again_who_refused_its_key(boot, tmp_path):
+    another = paramiko.Ed25519Key(filename=str(new_key(tmp_path / "another")))
+    with contextlib.closing(SshServer(another)) as server:
+        with pytest.raises(InfraError, match="Authentication"):
+            boot(server)
+        assert len(server._transports) == 1
 
 
 def test_no_template_is_waited_for_while_a_place_is_held(monkeypatch, tmp_path):

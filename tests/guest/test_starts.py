@@ -50,7 +50,7 @@ def commonest() -> list[Plan]:
 def test_scenarios_pass_and_their_witnesses_say_the_same_booted_and_restored(tmp_path) -> None:
     """A pass lacks no witness."""
     plans = commonest()
-    assert len(plans) > 12
+    assert len(plans) > 15
     nodes = [plan.node for plan in plans]
     booted, restored = results(tmp_path / "cold", "--cold", *nodes), results(tmp_path / "template", *nodes)
     assert {entry["start"] for entry in booted.values()} == {"cold"}

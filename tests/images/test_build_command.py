@@ -72,7 +72,8 @@ def test_the_first_error_is_told_while_another_build_goes_on(store, capsys):
     assert "a cannot be had" in capsys.readouterr().err
 
 
-def test_an_interrupt_ends_it_while_builds_go_on(store):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_it_while_builds_go_on(store, number):
     going_on, begun = threading.Event(), threading.Barrier(3, timeout=20)
 
     def build(name):
@@ -81,7 +82,7 @@ def test_an_interrupt_ends_it_while_builds_go_on(store):
 
     def interrupt():
         begun.wait()
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
 
     built = store(build)
     threading.Thread(target=interrupt).start()
