@@ -20,6 +20,7 @@ from harness.equipment import HostFacts, open_host
 from harness.errors import HarnessError, LaunchError
 from harness.evidence import Entry, Journal, VariantDirectory
 from harness.guest import Guest
+from harness.host.kvm_findings import is_kvms, kvm_words
 from harness.judge import judge_variant
 from harness.lab.host import LabHost
 from harness.lab.host_log import heard
@@ -50,11 +51,11 @@ __all__ = ["HostFacts", "open_host", "run_plan", "running", "running_bare", "sta
 def run_plan(plan: Plan, directory: VariantDirectory, host: HostFacts, *, prove: bool, progress: Watcher) -> Result:
     """Run one variant, with `prove` its counter-proofs too, and judge it by what was recorded."""
     begun = time.monotonic()
-    plan = replace(plan, prove=prove)
+    plan = accelerated(replace(plan, prove=prove), host)
     _execute(plan, directory, host, progress)
     if prove and plan.skip is None:
         for protection in plan.counter_proofs:
-            bare = plan.without(protection)
+            bare = accelerated(plan.without(protection), host)
             _execute(bare, directory.counter(protection), host, progress)
     verdict = judge_variant(directory)
     directory.write_json("verdict.json", verdict)
@@ -76,6 +77,13 @@ def run_plan(plan: Plan, directory: VariantDirectory, host: HostFacts, *, prove:
     return result
 
 
+def accelerated(plan: Plan, host: HostFacts) -> Plan:
+    """Give `plan` with the accelerator that its machine can have on `host` now; see `HostFacts.accelerated`."""
+    if plan.skip is not None or plan.refused is not None:
+        return plan
+    return replace(plan, machine=host.accelerated(plan.machine, nests=bool(plan.guests)))
+
+
 def _execute(plan: Plan, directory: VariantDirectory, host: HostFacts, progress: Watcher) -> None:
     """Run the steps of one plan, or let QEMU refuse its machine; every error of ours ends up in the journal."""
     directory.file("scenario.yaml").write_text(plan.text, encoding="utf-8")
@@ -95,6 +103,8 @@ def _execute(plan: Plan, directory: VariantDirectory, host: HostFacts, progress:
         except HarnessError as error:
             message = f"{type(error).__name__}: {error.message}"
             journal.record("runner", "error", type=type(error).__name__, message=message, detail=str(error))
+            if plan.machine.accelerator == "kvm" and is_kvms(error):
+                host.distrust(plan.machine, kvm_words(error), nests=bool(plan.guests))
         journal.step = None
         # Not reached by a run that is interrupted or ended by a bug: without it the judge takes the run as cut off.
         journal.record("runner", "end")

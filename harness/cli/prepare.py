@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 import threading
 from collections.abc import Sequence
 from functools import partial
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from harness.cli.commands import add, add_host
 from harness.devices.host_nic import IDENTIFICATIONS
+from harness.equipment import open_host
 from harness.host.doctor import Need, examine, render
 from harness.host.resources import cores
 from harness.images.store import ImageStore
@@ -45,10 +47,11 @@ def add_to(commands: Commands) -> None:
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    """Print one line per need; 3 if one is not met."""
+    """Print one line per need; 3 if one is not met. Where a vCPU runs, kernels are booted with KVM anew."""
     if arguments.host is not None:
         return _doctor_there(arguments.host)
-    needs = examine()
+    with Live(stream=sys.stderr) as live:
+        needs = examine(boots=lambda store: open_host(live.preparing, cache=store.cache, boots=False).try_kvm())
     print(render(needs))
     return ExitCode.PASSED if all(need.ok for need in needs) else ExitCode.ERROR
 

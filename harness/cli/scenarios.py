@@ -55,7 +55,7 @@ def planned(arguments: argparse.Namespace) -> Iterator[tuple[list[Plan], HostFac
     """Plan what the command line chooses, on this host."""
     files, ids = split_names(arguments.names)
     with Live(stream=sys.stderr) as live:
-        host = runner.open_host(live.preparing)
+        host = runner.open_host(live.preparing, boots=False)
         plans = planning.plan_all(files, host)
         yield chosen(plans, ids, keyword=arguments.keyword, tags=arguments.tags), host
 

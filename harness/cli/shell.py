@@ -55,6 +55,7 @@ def open_shell(arguments: argparse.Namespace) -> int:
         plan = plans[0]
         if plan.machine.kind == "bare":
             raise Unselectable(f"the machine of '{plan.id}' runs no guest that could have a shell")
+        plan = runner.accelerated(plan, host)
         run = suite.begin(RUNS / "shell", host.describe(), prove=False)
         directory = run.variant(plan.scenario, plan.variant)
         live.preparing(f"{plan.id}: booting")

@@ -1,4 +1,8 @@
-"""Whether KVM works here, found out by running a vCPU: a /dev/kvm that opens does not prove that a guest runs."""
+"""Which accelerator is wanted, and a first look at KVM: nine bytes run by a vCPU.
+
+A /dev/kvm that opens does not prove that a vCPU runs, and a vCPU that runs does not prove that a kernel does: that one
+is booted with it, which `harness.equipment` sees to.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import contextlib
 import json
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,19 +45,36 @@ class KvmFinding:
     reason: str
 
 
+def wanted_accelerator() -> str:
+    """Give what the environment asks for: `auto`, `tcg` or `kvm`; InfraError for any other word."""
+    wanted = os.environ.get(ACCELERATOR) or "auto"
+    if wanted not in ("auto", "tcg", "kvm"):
+        raise InfraError(f"{ACCELERATOR} is '{wanted}'", hint="set it to auto, tcg or kvm")
+    return wanted
+
+
+def kvm_missing(reason: str) -> InfraError:
+    """Give the error for who asks for KVM where it cannot be had."""
+    return InfraError(f"{ACCELERATOR} asks for KVM, but {reason}", hint=f"unset {ACCELERATOR}, or set it to tcg")
+
+
+def host_identity() -> list[str | int]:
+    """Give what makes an earlier finding on KVM worthless: another boot of the host, or another /dev/kvm."""
+    device = _KVM.stat()
+    return [_BOOT_ID.read_text(encoding="ascii").strip(), device.st_ino, device.st_ctime_ns]
+
+
 def choose_accelerator(probe: Callable[[], KvmFinding], wanted: str | None = None) -> tuple[Accelerator, str]:
     """Choose by what is `wanted` (the environment's word, else `auto`) and by a `probe` of KVM, and give the reason.
 
     Raises InfraError if it cannot be had.
     """
-    wanted = wanted or os.environ.get(ACCELERATOR, "auto")
+    wanted = wanted or wanted_accelerator()
     if wanted == "tcg":
         return "tcg", f"asked for by {ACCELERATOR}"
-    if wanted not in ("auto", "kvm"):
-        raise InfraError(f"{ACCELERATOR} is '{wanted}'", hint="set it to auto, tcg or kvm")
     kvm = probe()
     if not kvm.usable and wanted == "kvm":
-        raise InfraError(f"{ACCELERATOR} asks for KVM, but {kvm.reason}", hint=f"unset {ACCELERATOR}, or set it to tcg")
+        raise kvm_missing(kvm.reason)
     return ("kvm" if kvm.usable else "tcg"), kvm.reason
 
 
@@ -66,8 +87,7 @@ def probe_kvm(qemu: QemuBuild, memory: Path | None = None) -> KvmFinding:
         return KvmFinding(usable=False, reason=f"{_KVM} is not there")
     if not os.access(_KVM, os.R_OK | os.W_OK):
         return KvmFinding(usable=False, reason=f"no permission to open {_KVM}")
-    device = _KVM.stat()
-    asked = [qemu.digest, qemu.version, _BOOT_ID.read_text(encoding="ascii").strip(), device.st_ino, device.st_ctime_ns]
+    asked = [qemu.digest, qemu.version, *host_identity()]
     known = _recalled(memory, asked)
     if known is not None:
         return known
@@ -82,7 +102,7 @@ def probe_kvm(qemu: QemuBuild, memory: Path | None = None) -> KvmFinding:
     return found
 
 
-def _recalled(memory: Path | None, asked: list[object]) -> KvmFinding | None:
+def _recalled(memory: Path | None, asked: Sequence[object]) -> KvmFinding | None:
     try:
         told = json.loads(memory.read_text(encoding="utf-8")) if memory else {}
         return KvmFinding(told["usable"], told["reason"]) if told["asked"] == asked else None

@@ -8,12 +8,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.host.accelerator import probe_kvm
+from harness.host.accelerator import ACCELERATOR, KvmFinding, kvm_missing, probe_kvm, wanted_accelerator
 from harness.images.apt import apt_found
 from harness.images.qemu_build import QemuBuild
 from harness.images.store import QEMU, ImageStore
@@ -39,10 +39,14 @@ class Need:
     remedy: str = ""
 
 
-def examine(store: ImageStore | None = None, runs: Path = Path("runs")) -> list[Need]:
-    """Look at everything. Builds nothing; runs QEMU where there is one."""
+#: Boots the kernels of the images that are built with KVM, and gives what was found.
+Boots = Callable[[ImageStore], KvmFinding]
+
+
+def examine(store: ImageStore | None = None, runs: Path = Path("runs"), *, boots: Boots | None = None) -> list[Need]:
+    """Look at everything. Builds nothing; runs QEMU where there is one, and `boots` kernels where a vCPU runs."""
     store = store or ImageStore()
-    return [*_tools(), *_qemu(store), *_images(store), *_room(store, runs)]
+    return [*_tools(), *_qemu(store, boots), *_images(store), *_room(store, runs)]
 
 
 def render(needs: Sequence[Need]) -> str:
@@ -72,7 +76,7 @@ def _tools() -> Iterator[Need]:
     yield Need("setpriv", setpriv is not None, setpriv or "not there", "apt-get install util-linux")
 
 
-def _qemu(store: ImageStore) -> Iterator[Need]:
+def _qemu(store: ImageStore, boots: Boots | None) -> Iterator[Need]:
     named = os.environ.get("VTD_QEMU")
     wanted = named or QEMU
     remedy = f"harness images build {wanted}"
@@ -90,9 +94,27 @@ def _qemu(store: ImageStore) -> Iterator[Need]:
         there = device in offered
         found = f"offered by QEMU {qemu.version}" if there else f"QEMU {qemu.version} does not offer it"
         yield Need(f"device {device}", there, found, "unset VTD_QEMU to use the pinned build")
-    kvm = probe_kvm(qemu)
-    accelerator = f"kvm: {kvm.reason}" if kvm.usable else f"tcg, slower but sufficient (kvm: {kvm.reason})"
-    yield Need("accelerator", ok=True, found=accelerator)
+    yield accelerator_need(lambda: probe_kvm(qemu), None if boots is None else lambda: boots(store))
+
+
+def accelerator_need(runs_vcpu: Callable[[], KvmFinding], boots: Callable[[], KvmFinding] | None) -> Need:
+    """Tell what a run would choose and why, as it would; a second look where the first is promising."""
+    name = "accelerator"
+    try:
+        wanted = wanted_accelerator()
+    except HarnessError as error:
+        return Need(name, ok=False, found=error.message, remedy=error.hint or "")
+    if wanted == "tcg":
+        return Need(name, ok=True, found=f"tcg, asked for by {ACCELERATOR}")
+    found = runs_vcpu()
+    if found.usable and boots is not None:
+        found = boots()
+    if found.usable:
+        return Need(name, ok=True, found=f"kvm: {found.reason}")
+    if wanted == "kvm":
+        missing = kvm_missing(found.reason)
+        return Need(name, ok=False, found=missing.message, remedy=missing.hint or "")
+    return Need(name, ok=True, found=f"tcg, slower but sufficient (kvm: {found.reason})")
 
 
 def _stands(store: ImageStore, wanted: str) -> bool:

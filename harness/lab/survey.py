@@ -42,7 +42,7 @@ class FarNic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """The host as it is now: `kvm` says what is wrong with /dev/kvm, empty if it opens."""
+    """The host as it is now: `kvm` says what is wrong with /dev/kvm, empty if it opens, `boot_id` which boot it is."""
 
     uid: int
     home: str
@@ -53,6 +53,7 @@ class Survey:
     memory_mib: int
     tar: str | None
     kvm: str
+    boot_id: str
     iommus: tuple[str, ...]
     groups: int
     vfio: bool

@@ -30,6 +30,7 @@ def survey(root: str = "/") -> dict[str, Any]:
         "memory_mib": _available_mib(os.path.join(root, "proc/meminfo")),
         "tar": shutil.which("tar"),
         "kvm": _kvm(),
+        "boot_id": _first_line(os.path.join(root, "proc/sys/kernel/random/boot_id")),
         "iommus": sorted(os.path.basename(path) for path in glob.glob(os.path.join(root, "sys/class/iommu/*"))),
         "groups": len(glob.glob(os.path.join(root, "sys/kernel/iommu_groups/*"))),
         "vfio": _has_vfio(root, system.release),
@@ -43,6 +44,14 @@ def _kvm() -> str:
     if not os.path.exists(_KVM):
         return f"{_KVM} is not there"
     return "" if os.access(_KVM, os.R_OK | os.W_OK) else f"no permission to open {_KVM}"
+
+
+def _first_line(path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.readline().strip()
+    except OSError:
+        return ""
 
 
 def _available_mib(path: str) -> int:
