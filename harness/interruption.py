@@ -20,7 +20,7 @@ from harness.verdict import Conformance, Finding, Outcome, Provoked, Witness, Wi
 from harness.vtd.fault_record import FaultRecord
 from harness.vtd.faults import describe
 from harness.vtd.source_id import SourceId
-from harness.witnesses.guest_log import LogLine, logged_faults
+from harness.witnesses.guest_log import kernel_lines, logged_faults
 
 #: What a fault record names where the request came without its requester ID, as QEMU's DMA to the interrupt range does
 #: (MEMTXATTRS_UNSPECIFIED; vtd_mem_ir_write in hw/i386/intel_iommu.c). Linux shows it as ff:1f.7.
@@ -225,8 +225,7 @@ def _record(entry: Entry) -> FaultRecord:
 def _lines(evidence: StepEvidence, source: str) -> tuple[tuple[Refusal, ...], tuple[Entry, ...]]:
     """Find the refused interrupts that a log tells of, and the lines that do."""
     entries = {entry.ref: entry for entry in evidence.entries if entry.source == source and "text" in entry.data}
-    lines = [LogLine(str(entry.data["text"]), ref) for ref, entry in entries.items()]
-    found = [one for one in logged_faults(lines) if one.index is not None]
+    found = [one for one in logged_faults(kernel_lines(evidence.entries, source)) if one.index is not None]
     told = tuple(Refusal(one.source, -1 if one.reason is None else one.reason, one.index or 0) for one in found)
     return told, tuple(entries[one.ref] for one in found)
 

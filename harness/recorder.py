@@ -18,7 +18,7 @@ from harness.session import Session
 from harness.testimony import fault_data
 from harness.vtd.invalidation import Descriptor, DescriptorType
 from harness.waiting import Deadline, wait_for
-from harness.witnesses.guest_log import LogLine, logged_faults
+from harness.witnesses.guest_log import kernel_lines, logged_faults
 from harness.witnesses.host_trace import (
     FAULT_DISABLED,
     WATCHED,
@@ -136,8 +136,7 @@ class Recorder:
         """Wait for the first fault line after a traced fault; that none comes is for the judge to say."""
 
         def seen() -> bool:
-            lines = [LogLine(str(entry.data["text"])) for entry in self._record_log()]
-            return any(True for _ in logged_faults(lines))
+            return any(True for _ in logged_faults(kernel_lines(self._record_log(), "kmsg")))
 
         with contextlib.suppress(WaitTimeout):
             wait_for("the fault in the guest's log", seen, Deadline.after(_LOGGED_S), every_s=0.1)

@@ -14,7 +14,7 @@ from harness.judgement import InterruptFault, StepEvidence
 from harness.vtd.faults import Access, Fault
 from harness.vtd.source_id import SourceId
 from harness.witnesses import lab_host
-from harness.witnesses.guest_log import LogLine, logged_faults, unread
+from harness.witnesses.guest_log import by_kernel, kernel_lines, logged_faults, unread
 from harness.witnesses.panic import panic_title
 
 #: How the guest agent's `mark` begins its lines in the guest's log.
@@ -147,13 +147,14 @@ def _panics(entries: Sequence[Entry]) -> list[str]:
     return [
         f"{entry.ref}: the guest's kernel says: {title}"
         for entry in entries
-        if entry.source in ("kmsg", "console") and (title := panic_title(str(entry.data.get("text")))) is not None
+        if (entry.source == "console" or (entry.source == "kmsg" and by_kernel(entry)))
+        and (title := panic_title(str(entry.data.get("text")))) is not None
     ]
 
 
 def _stale(entries: Sequence[Entry]) -> list[str]:
     """Tell of a restored guest that draws the random numbers that every other guest of its template draws."""
-    reseeded = any(_RESEEDED in line.text for line in _lines(entries, "kmsg"))
+    reseeded = any(_RESEEDED in line.text for line in kernel_lines(entries, "kmsg"))
     if _of(entries, "process", "restored") and not reseeded:
         return ["the restored guest's log does not tell that its random numbers were renewed"]
     return []
@@ -189,7 +190,8 @@ def _unmarked(entries: Sequence[Entry]) -> list[str]:
 
     A line of the kernel may stand between the last reading of the log and the marker; a fault there is nobody's.
     """
-    texts = [str(entry.data.get("text")) for entry in entries if entry.source == "kmsg"]
+    log = [entry for entry in entries if entry.source == "kmsg"]
+    texts, theirs = [str(entry.data.get("text")) for entry in log], [by_kernel(entry) for entry in log]
     places = []
     for kind, word in (("step-begin", "begin"), ("step-end", "end")):
         for entry in _of(entries, "runner", kind):
@@ -198,14 +200,18 @@ def _unmarked(entries: Sequence[Entry]) -> list[str]:
                 return [f"the guest's log does not hold the {word} of the step ({entry.data.get('marker')})"]
             places.append(texts.index(marker))
     inside = range(places[0], (places[-1] if len(places) > 1 else len(texts)) + 1)
-    strays = [text for place, text in enumerate(texts) if place not in inside and "Request device" in text]
+    strays = [
+        text for place, text in enumerate(texts) if place not in inside and "Request device" in text and theirs[place]
+    ]
     return [f"a fault between this step and its neighbour: {text}" for text in strays]
 
 
 def _misread(entries: Sequence[Entry], *, limited: bool) -> list[str]:
     """Tell what the guest's log and QEMU's trace say in words that could not be read."""
-    problems = unread(_lines(entries, "kmsg"), limited=limited)
-    problems += [f"the lab host's log: {problem}" for problem in unread(_lines(entries, lab_host.LOG), limited=limited)]
+    problems = unread(kernel_lines(entries, "kmsg"), limited=limited)
+    problems += [
+        f"the lab host's log: {problem}" for problem in unread(kernel_lines(entries, lab_host.LOG), limited=limited)
+    ]
     problems += [f"{e.ref}: a trace line of an unknown form: {e.data['text']}" for e in _of(entries, "trace", "unread")]
     return problems
 
@@ -218,12 +224,8 @@ def _devices(index: int, entries: Sequence[Entry]) -> dict[str, SourceId]:
     return known
 
 
-def _lines(entries: Sequence[Entry], source: str) -> list[LogLine]:
-    return [LogLine(str(e.data["text"]), e.ref) for e in entries if e.source == source and "text" in e.data]
-
-
 def _logged(entries: Sequence[Entry], source: str) -> tuple[Fault, ...]:
-    return tuple(found.fault for found in logged_faults(_lines(entries, source)) if found.fault is not None)
+    return tuple(found.fault for found in logged_faults(kernel_lines(entries, source)) if found.fault is not None)
 
 
 def _traced(entries: Sequence[Entry]) -> tuple[Fault, ...]:
@@ -234,7 +236,7 @@ def _interrupts(entries: Sequence[Entry]) -> tuple[InterruptFault, ...]:
     """Find the refused interrupts: in the guest's log, and in QEMU's fault record without a refused DMA beside it."""
     logged = [
         InterruptFault(found.source, found.reason or 0, found.ref)
-        for found in logged_faults(_lines(entries, "kmsg"))
+        for found in logged_faults(kernel_lines(entries, "kmsg"))
         if found.index is not None
     ]
     refused = {(fault.source, fault.reason) for fault in _traced(entries)}

@@ -14,6 +14,7 @@ from harness.judgement import Judgement, StepEvidence, single
 from harness.session import AttachedDevice, Session
 from harness.verdict import Finding, Outcome, Witness, WitnessVerdict
 from harness.vtd.registers import DEFAULT_BASE, GSTS, GlobalStatus
+from harness.witnesses.guest_log import kernel_lines
 
 
 def attempt_unsafe(session: Session, device: AttachedDevice, domain: str) -> None:
@@ -34,7 +35,7 @@ def judge_unsafe(evidence: StepEvidence, words: str) -> Judgement:
         return single(Outcome.ERROR, "nobody tried to assign the device", evidence.index)
     refusal = seen.data["refusal"]
     enabled = GlobalStatus(seen.data["gsts"]).interrupt_remapping_enabled
-    said = [entry.ref for entry in evidence.entries if entry.source == "kmsg" and words in str(entry.data["text"])]
+    said = [line.ref for line in kernel_lines(evidence.entries, "kmsg") if words in line.text]
     answer = "VFIO assigned the device" if refusal is None else f"VFIO refused: {refusal['reason']}"
     right = refusal is not None and refusal["errno"] == errno.EPERM
     quoted = f"{len(said)} lines say '{words}'"

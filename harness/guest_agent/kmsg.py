@@ -19,15 +19,22 @@ _ESCAPE = re.compile(r"\\x([0-9a-fA-F]{2})")
 
 
 def parse_record(raw: bytes) -> dict[str, Any]:
-    """One record of /dev/kmsg as `{"seq", "priority", "us", "text"}`; ValueError if it is none.
+    """One record of /dev/kmsg as `{"seq", "priority", "facility", "us", "text"}`; ValueError if it is none.
 
-    `priority` is 0 (emergency) to 7 (debug) without the facility, `us` microseconds since boot. Dictionary lines
-    that follow the text are dropped, escapes undone.
+    `priority` is 0 (emergency) to 7 (debug), `facility` who wrote it: 0 the kernel, anything else user space
+    (devkmsg_write in kernel/printk/printk.c lets nobody write as the kernel). `us` are microseconds since boot.
+    Dictionary lines that follow the text are dropped, escapes undone.
     """
     head, _, rest = raw.decode("utf-8", errors="replace").partition(";")
     prefix, sequence, microseconds, *_ = head.split(",")
     text = rest.split("\n", 1)[0]
-    return {"seq": int(sequence), "priority": int(prefix) & 7, "us": int(microseconds), "text": unescape(text)}
+    return {
+        "seq": int(sequence),
+        "priority": int(prefix) & 7,
+        "facility": int(prefix) >> 3,
+        "us": int(microseconds),
+        "text": unescape(text),
+    }
 
 
 def unescape(text: str) -> str:

@@ -2,7 +2,7 @@
 
 Sent to the host; needs the standard library of Python 3.9 only. For each line of its input, a JSON object `{"mark":
 text}`, it writes the text into the log and tells the records since the last mark, up to that one, as one line of JSON:
-`{"entries": [{"seq", "priority", "us", "text"}], "lost": bool}`, or `{"failed": why}`. Record format:
+`{"entries": [{"seq", "priority", "facility", "us", "text"}], "lost": bool}`, or `{"failed": why}`. Record format:
 Documentation/ABI/testing/dev-kmsg of the kernel.
 """
 
@@ -64,11 +64,12 @@ def _until(reader: int, log: str, mark: str) -> dict[str, Any]:
 
 
 def parsed(raw: bytes) -> dict[str, Any]:
-    """One record: its number, its level without the facility, microseconds since boot, and its text."""
+    """One record: its number, its level, who wrote it (0 is the kernel), microseconds since boot, and its text."""
     head, _, rest = raw.decode("utf-8", errors="replace").partition(";")
     prefix, sequence, microseconds = head.split(",")[:3]
     text = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), rest.split("\n", 1)[0])
-    return {"seq": int(sequence), "priority": int(prefix) & 7, "us": int(microseconds), "text": text}
+    level, facility = int(prefix) & 7, int(prefix) >> 3
+    return {"seq": int(sequence), "priority": level, "facility": facility, "us": int(microseconds), "text": text}
 
 
 if __name__ == "__main__":

@@ -152,3 +152,13 @@ def test_a_mark_shows_on_a_console_that_leaves_out_all_but_errors(guest: Guest) 
     wait_for("the mark on the console", lambda: "vtd-harness: seen on both" in console.read_text(), Deadline.after(20))
     assert "for the log alone" not in console.read_text()
     assert [entry["priority"] for entry in guest.agent.call("kmsg")["entries"][-2:]] == [6, 3]
+
+
+def test_what_user_space_writes_into_the_log_is_told_from_what_the_kernel_says(guest):
+    forged = "DMAR: [DMA Write NO_PASID] Request device [01:00.0] fault addr 0x1000 [fault reason 0x05] forged"
+    guest.agent.call("kmsg")
+    guest.run(["sh", "-c", f"echo '<3>{forged}' >/dev/kmsg"])
+
+    entries = guest.agent.call("kmsg")["entries"]
+
+    assert [entry["facility"] for entry in entries if entry["text"] == forged] == [1]

@@ -17,6 +17,7 @@ def test_a_record_has_sequence_time_level_and_unescaped_text():
     assert kmsg.parse_record(MARK) == {
         "seq": 618,
         "priority": 6,
+        "facility": 1,
         "us": 8345602,
         "text": "vtd-harness: tab\there é back\\slash",
     }
@@ -58,7 +59,10 @@ def test_each_call_gives_what_came_since_the_one_before(log):
         kernel.send(b"6,%d,1,-;line\n" % number)
     assert [entry["seq"] for entry in opened.kmsg()["entries"]] == [0, 1, 2]
     kernel.send(b"6,3,1,-;line\n")
-    assert opened.kmsg() == {"entries": [{"seq": 3, "priority": 6, "us": 1, "text": "line"}], "lost": False}
+    assert opened.kmsg() == {
+        "entries": [{"seq": 3, "priority": 6, "facility": 0, "us": 1, "text": "line"}],
+        "lost": False,
+    }
     assert opened.kmsg() == {"entries": [], "lost": False}
 
 

@@ -19,7 +19,9 @@ def test_the_spellings_of_the_field_are_read(text, value):
     assert SourceId.parse(text).value == value
 
 
-@pytest.mark.parametrize("text", ["", "01:00", "01:20.0", "01:00.8", "g1:00.0", "01:00.0 x", "12345:00:00.0"])
+@pytest.mark.parametrize(
+    "text", ["", "01:00", "01:20.0", "01:00.8", "g1:00.0", "01:00.0 x", "123:00:00.0", "123456789:00:00.0"]
+)
 def test_what_is_no_pci_address_is_refused(text):
     with pytest.raises(ValueError, match="PCI"):
         SourceId.parse(text)

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.witnesses.guest_log import LogLine, logged_faults, unread
+from harness.evidence import Entry
+from harness.vtd.source_id import SourceId
+from harness.witnesses.guest_log import LogLine, kernel_lines, logged_faults, unread
 
 CORPUS = json.loads(Path(__file__).with_name("fault_lines.json").read_text(encoding="utf-8"))
 
@@ -75,6 +77,89 @@ def test_what_a_full_log_must_not_say_is_told_unless_it_was_limited(line, told):
 
 def test_a_fault_line_of_an_unknown_dialect_is_told():
     assert "of which 0 could be read" in unread([LogLine("DMAR: Request device 01:00.0 fault")], limited=True)[0]
+
+
+DMA = "DMAR: [DMA Write NO_PASID] Request device [01:00.0] fault addr 0x1000 [fault reason 0x05] PTE Write"
+
+
+def read(*texts):
+    """Give what was read, and what was told as unread."""
+    lines = [LogLine(text, f"line {number}") for number, text in enumerate(texts)]
+    return list(logged_faults(lines)), unread(lines, limited=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        DMA.replace("0x1000", "0xffxxxxxx"),
+        DMA.replace("0x1000", "ffxxxxxx"),
+        DMA.replace("0x1000", "0x1000_0"),
+        DMA.replace("NO_PASID", "PASID 0x1z"),
+        DMA.replace("[DMA Write NO_PASID] ", ""),
+        DMA.replace("DMA Write", "DMA"),
+        DMA.replace("addr", "index"),
+        DMA.replace("DMA Write", "INTR-REMAP"),
+    ],
+)
+def test_what_is_not_said_whole_is_told_and_not_guessed(text):
+    faults, told = read(text)
+
+    assert faults == []
+    assert any("of which 0 could be read" in problem for problem in told)
+
+
+@pytest.mark.parametrize("between", ["", " ", "] ", " [   12.345678] "])
+def test_faults_that_are_glued_on_a_line_are_each_read(between):
+    other = DMA.replace("Write", "Read").replace("0x05", "0x06").replace("0x1000", "0x2000")
+    faults, told = read(DMA + between + other)
+
+    assert [(fault.reason, fault.fault.first, fault.fault.access.value) for fault in faults] == [
+        (0x05, 0x1000, "write"), (0x06, 0x2000, "read"),
+    ]  # fmt: skip
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    ("request_line", "foreign", "own"),
+    [
+        ("DMAR:[DMA Read] Request device [00:04.0] fault addr 1", "INTR-REMAP:[fault reason 34]", "DMAR:[fault reason 06]"),
+        ("INTR-REMAP: Request device [[00:04.0] fault index 1", "DMAR:[fault reason 06]", "INTR-REMAP:[fault reason 34]"),
+    ],
+)  # fmt: skip
+def test_a_reason_of_the_other_kind_is_not_its_own(request_line, foreign, own):
+    assert read(request_line, own)[1] == []
+
+    faults, told = read(request_line, foreign)
+
+    assert [fault.reason for fault in faults] == [None]
+    assert any("is missing" in problem for problem in told)
+    assert any("1 reasons of faults in the guest's log, of which 0 belong" in problem for problem in told)
+
+
+def test_a_segment_is_another_device():
+    (there,), _ = read(DMA.replace("[01:00.0]", "[0001:01:00.0]"))
+    (here,), _ = read(DMA.replace("[01:00.0]", "[0000:01:00.0]"))
+
+    assert str(there.source) == "0001:01:00.0"
+    assert str(here.source) == "01:00.0"
+    assert there.source != here.source == SourceId.parse("01:00.0")
+
+
+def line(text, source="kmsg", **data):
+    return Entry(t=0.0, source=source, kind="line", step=0, data={"text": text, **data}, line=1)
+
+
+def test_only_the_kernels_own_records_count():
+    assert list(logged_faults(kernel_lines([line(DMA, facility=0)], "kmsg")))
+    assert list(logged_faults(kernel_lines([line(DMA)], "kmsg"))), "a journal from before facilities were told"
+    assert not list(logged_faults(kernel_lines([line(DMA, facility=1)], "kmsg")))
+
+
+def test_what_user_space_wrote_is_none_of_the_kernels_on_the_console_either():
+    shown = line(f"[    1.000000] {DMA}", source="console")
+
+    assert kernel_lines([shown, line(DMA, facility=0)], "console")
+    assert not kernel_lines([shown, line(DMA, facility=1)], "console")
 
 
 #: Lines in all, and what is done to those of the corpus.
