@@ -5,6 +5,7 @@
     ├── Unsupported           the QEMU at hand lacks an option that the machine needs                    ERROR
     ├── InfraError            our side broke; nothing is said about the system under test               ERROR
     │   ├── LaunchError       QEMU did not start, or ended when it should not have
+    │   ├── MachineHalted     QEMU is there, but its guest does not run: stopped, paused, reset or in internal error
     │   ├── MonitorError      QMP refused a command or its transport is gone
     │   ├── SshError          the SSH transport is gone or could not be made
     │   ├── AgentError        the guest agent broke its protocol
@@ -85,6 +86,39 @@ class LaunchError(InfraError):
         if self.console_tail:
             lines += ["  last console lines:", *(f"    {line}" for line in self.console_tail[-10:])]
         lines.append("  argv: " + " ".join(self.argv))
+        return "\n".join(lines)
+
+
+class MachineHalted(InfraError):
+    """A machine stands still, or began anew, and nobody asked for it; nothing waits for its guest any more.
+
+    `state` is QMP's run state (as "internal-error"; "" where QMP does not say), `event` the QMP event that told of it
+    ("" where none did: the process was stopped), `said` what QEMU wrote on its stderr.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        state: str = "",
+        event: str = "",
+        said: str = "",
+        console_tail: Sequence[str] = (),
+        evidence: Path | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, evidence=evidence)
+        self.state = state
+        self.event = event
+        self.said = said
+        self.console_tail = tuple(console_tail)
+
+    def __str__(self) -> str:
+        lines = [super().__str__()]
+        if self.said.strip():
+            lines += ["  QEMU said:", *(f"    {line}" for line in self.said.strip().splitlines()[-10:])]
+        if self.console_tail:
+            lines += ["  last console lines:", *(f"    {line}" for line in self.console_tail[-10:])]
         return "\n".join(lines)
 
 
