@@ -19,6 +19,7 @@ from harness.errors import (
     HarnessError,
     InfraError,
     LaunchError,
+    MachineHalted,
     MonitorError,
     SshError,
     WaitTimeout,
@@ -32,12 +33,13 @@ from harness.machine.spec import MachineSpec
 from harness.machine.stub import STUB_KERNEL, StubImage
 from harness.machine.template import Template
 from harness.machine.tracing import switch_events, whole_lines
+from harness.machine.vitals import Halt, Vitals
 from harness.memory import GuestMemory
 from harness.process import Process, StopRung
 from harness.qmp import Monitor
 from harness.qtest import Qtest, QtestLost
 from harness.ssh import KeyPair, SshLine
-from harness.waiting import Deadline, wait_for
+from harness.waiting import Abort, Deadline, wait_for
 from harness.wire import Wire
 
 CONSOLE, STDERR, TRACE, ARGV, REPRO = "console.log", "qemu.stderr", "trace.log", "qemu.argv", "repro.sh"
@@ -57,6 +59,12 @@ class QemuProcess(Protocol):
 
     def poll(self) -> int | None:
         """Give the exit status, None while it runs."""
+
+    def state(self) -> str:
+        """Give the kernel's letter for what it does; "" once it is gone, "?" where that cannot be seen."""
+
+    def cpu_s(self) -> dict[str, float]:
+        """Give the seconds that each of its threads has run, by name; empty where that cannot be seen."""
 
     def stderr_text(self) -> str:
         """Give what it wrote to stdout and stderr so far."""
@@ -92,6 +100,9 @@ class Machine:
         self.line: SshLine
         self.keys: GuestKeys
         self.restored = False
+        #: What makes this machine pointless as well: its QEMU runs in a machine that may end or halt.
+        self.beneath: Sequence[Abort] = ()
+        self._vitals: Vitals
         self._stack = stack
         self._stopped = False
 
@@ -202,12 +213,52 @@ class Machine:
         return rung
 
     def abort(self) -> Exception | None:
-        """What makes every further wait on this machine pointless: QEMU has ended, or the guest kernel has panicked."""
+        """What makes every further wait on this machine pointless.
+
+        QEMU has ended, its process is stopped, QMP told of something that nobody asked for, or the guest kernel has
+        panicked; the same of the machine that this one runs in.
+        """
+        for check in self.beneath:
+            error = check()
+            if error is not None:
+                return error
         status = self.process.poll()
         if status is None:
-            return self.console.panic()
+            return self.console.panic() or self._halted()
         panic = self.console.panic(over=True)
-        return panic or self.launch_error(f"QEMU ended on its own with exit status {status}")
+        words = self.monitor.run_state.last_words()
+        why = "" if words is None else f" (it told of {words.event}: {words.text})"
+        return panic or self.launch_error(f"QEMU ended on its own with exit status {status}{why}")
+
+    def watch(self) -> None:
+        """Have every wait of this machine's channels end with it; for who has given it its process and channels."""
+        self._vitals = Vitals(self.process, self.monitor)
+        self.monitor.abort = (self._standstill,)
+        for wire in self.wires.values():
+            wire.abort = (self.abort,)
+        if self.qtest is not None:
+            self.qtest.abort = (self._standstill,)
+
+    def standing(self) -> str:
+        """How QEMU's process, its monitor and its vCPUs stand, in words."""
+        return self._vitals.told()
+
+    def _standstill(self) -> Exception | None:
+        """That nothing of QEMU runs any more, which can be seen without asking it."""
+        for check in self.beneath:
+            error = check()
+            if error is not None:
+                return error
+        halt = self._vitals.stopped()
+        return None if halt is None else self._halt_error(halt)
+
+    def _halted(self) -> Exception | None:
+        halt = self._vitals.halted()
+        # A guest that is halted tells no more of its panic than it has.
+        return None if halt is None else self.console.panic(over=True) or self._halt_error(halt)
+
+    def _halt_error(self, halt: Halt) -> MachineHalted:
+        return halt.error(self.process.stderr_text(), self.console.tail(20), self.directory.path)
 
     def launch_error(self, message: str) -> LaunchError:
         """A LaunchError with all that is known about this machine."""
@@ -222,7 +273,10 @@ class Machine:
 
     @contextlib.contextmanager
     def explaining(self) -> Iterator[None]:
-        """Replace the error of a lost channel by its cause if QEMU's end or a guest panic shows within a second."""
+        """Replace the error of a lost channel by its cause if QEMU's end or a guest panic shows within a second.
+
+        Who waited in vain is told how the machine stands.
+        """
         try:
             yield
         except (MonitorError, SshError, AgentError, QtestLost) as error:
@@ -231,9 +285,13 @@ class Machine:
             if cause is not None:
                 raise cause from error
             raise
+        except WaitTimeout as error:
+            error.explain(self.standing())
+            raise
 
     def cont(self) -> None:
         """Let the guest run."""
+        self._vitals.begin()
         self.monitor.execute("cont")
 
     def save(self, state: Path) -> None:
@@ -294,6 +352,7 @@ class Machine:
         self.process = Process(self.argv, stderr=self.directory.file(STDERR), pass_fds=inherited, env=env)
         self._stack.callback(lambda: self.process.stop(quit=None))
         self.journal.record("process", "start", pid=self.process.pid, argv=list(self.argv))
+        self.watch()
 
     def connect(self) -> None:
         """Wait for QMP; a QEMU that ends instead has said why on its stderr."""
