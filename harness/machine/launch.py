@@ -25,7 +25,7 @@ from harness.errors import (
     WaitTimeout,
 )
 from harness.evidence import Journal, Record, VariantDirectory
-from harness.machine import acpi_override, migration, repro
+from harness.machine import acpi_override, migration, repro, taken
 from harness.machine.argv import Channels, Ram, command_line
 from harness.machine.parts import BootImage, QemuBinary
 from harness.machine.properties import QemuFacts, resolve_all
@@ -50,6 +50,9 @@ GREETING_S = 20.0
 #: Seconds the guest is given to let go of a device. Measured: 0.04 to 0.11 s, also for igb, since q35 unplugs through
 #: ACPI and does not wait for an attention button; the rest is for drivers that are slow to unbind.
 UNPLUG_S = 20.0
+
+#: Under what the time is noted that QEMU takes for a template's device state.
+_RESTORED = "restored"
 
 
 class QemuProcess(Protocol):
@@ -100,6 +103,7 @@ class Machine:
         self.line: SshLine
         self.keys: GuestKeys
         self.restored = False
+        self.template: Template | None = None
         #: What makes this machine pointless as well: its QEMU runs in a machine that may end or halt.
         self.beneath: Sequence[Abort] = ()
         self._vitals: Vitals
@@ -224,7 +228,7 @@ class Machine:
                 return error
         status = self.process.poll()
         if status is None:
-            return self.console.panic() or self._halted()
+            return self.console.panic() or self.halted()
         panic = self.console.panic(over=True)
         words = self.monitor.run_state.last_words()
         why = "" if words is None else f" (it told of {words.event}: {words.text})"
@@ -252,7 +256,8 @@ class Machine:
         halt = self._vitals.stopped()
         return None if halt is None else self._halt_error(halt)
 
-    def _halted(self) -> Exception | None:
+    def halted(self) -> Exception | None:
+        """That QEMU is there and the guest does not go on, or began anew, without having been told to."""
         halt = self._vitals.halted()
         # A guest that is halted tells no more of its panic than it has.
         return None if halt is None else self.console.panic(over=True) or self._halt_error(halt)
@@ -372,12 +377,16 @@ class Machine:
     def _restore(self, template: Template) -> None:
         try:
             with self.explaining():
-                migration.restore(self.monitor, template.state, [self.abort])
+                took = taken.read(template.directory).get(_RESTORED)
+                given = taken.within(took, "restoring it", factor=20, floor=10, otherwise=migration.MIGRATION_S)
+                spent = Deadline.after(given.seconds)
+                migration.restore(self.monitor, template.state, [self.abort], given.seconds)
         except HarnessError as error:
             # Its bytes are what was saved, so only QEMU knows; making it anew each time would hide that.
             error.hint = error.hint or f"the template can be made anew: rm -r {template.directory}"
             raise
-        self.restored = True
+        taken.note(template.directory, _RESTORED, spent.elapsed_s)
+        self.restored, self.template = True, template
         self.journal.record("process", "restored", template=template.key)
 
     def _cause_of_loss(self) -> Exception | None:

@@ -55,7 +55,7 @@ class Halt:
     state: str = ""
     event: str = ""
 
-    def error(self, said: str, console_tail: Sequence[str], evidence: Path) -> MachineHalted:
+    def error(self, said: str, console_tail: Sequence[str], evidence: Path | None = None) -> MachineHalted:
         """Give the error of the wait that it ends."""
         hint = "`kill -CONT` lets a stopped process run again" if self.text.endswith("(T)") else None
         return MachineHalted(

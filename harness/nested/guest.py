@@ -90,7 +90,9 @@ class NestedGuest:
         """Kill its QEMU at once, as a crash would, and wait until nothing of it is left on the platform."""
         process = self.guest.machine.process
         process.kill()
-        wait_for(f"QEMU of guest '{self.name}' to be gone", lambda: process.poll() is not None, Deadline.after(_SEEN_S))
+        beneath = self.guest.machine.beneath
+        what = f"QEMU of guest '{self.name}' to be gone"
+        wait_for(what, lambda: process.poll() is not None, Deadline.after(_SEEN_S), abort=beneath)
         self.end()
 
     def end(self) -> None:

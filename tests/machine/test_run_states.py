@@ -9,7 +9,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,9 +59,7 @@ def bare_machine(qemu_build, qemu_facts, variant) -> Iterator[Any]:
 
     def start(*options: str) -> BareMachine:
         qemu = Modified(qemu_build, (*qemu_build.argv_prefix, *options))
-        return BareMachine.start(
-            BARE, [], qemu=qemu, facts=qemu_facts, directory=variant[0], journal=variant[1]
-        )
+        return BareMachine.start(BARE, [], qemu=qemu, facts=qemu_facts, directory=variant[0], journal=variant[1])
 
     return start
 
@@ -178,9 +176,8 @@ def test_a_disk_with_an_error_is_told(bare_machine) -> None:
     """A PIO read of the first sector through the ports of an IDE controller (ATA READ SECTORS, 0x20)."""
     disk = (
         '{"driver":"blkdebug","node-name":"bad","image":{"driver":"null-co","size":1048576},'
-        '"inject-error":[{"event":"read_aio","errno":5}]}'
+        '"inject-error":[{"event":"none","errno":5}]}'
     )
-    # Not at realize: what QEMU reads then would fail, too; `once` is off, so that any read of the guest does.
     drive = ("-blockdev", disk, "-device", "isa-ide,id=ide", "-device", "ide-hd,bus=ide.0,drive=bad,rerror=stop")
     with bare_machine(*drive) as machine:
         quiet(machine)
@@ -214,20 +211,23 @@ def freeze(machine: Machine | BareMachine) -> None:
     os.kill(machine.process.pid, signal.SIGSTOP)
 
 
-@pytest.mark.parametrize("wait", ["a wait", "a command", "a frame", "an unplug"])
+WAITS: dict[str, Callable[[Machine], object]] = {
+    "a wait": lambda it: wait_for("what never comes", lambda: None, Deadline.after(60), abort=[it.abort]),
+    "a command": lambda it: it.monitor.execute("query-name", timeout_s=60),
+    "a frame": lambda it: it.wires["w0"].receive(Deadline.after(60)),
+    "an unplug": lambda it: it.device_del("rp0", deadline_s=60),
+    "a greeting": lambda it: it.line.greeting(Deadline.after(60), [it.abort]),
+    "a reset": reset.reset,
+}
+
+
+@pytest.mark.parametrize("wait", WAITS)
 def test_a_stopped_qemu_ends_each_wait_soon(wait, halted_machine) -> None:
     halted_machine.cont()
     freeze(halted_machine)
     begun = time.monotonic()
     with pytest.raises(MachineHalted, match=r"stopped by a signal \(T\)") as caught:
-        if wait == "a wait":
-            wait_for("what never comes", lambda: None, Deadline.after(60), abort=[halted_machine.abort])
-        elif wait == "a command":
-            halted_machine.monitor.execute("query-name", timeout_s=60)
-        elif wait == "a frame":
-            halted_machine.wires["w0"].receive(Deadline.after(60))
-        else:
-            halted_machine.device_del("rp0", deadline_s=60)
+        WAITS[wait](halted_machine)
     assert time.monotonic() - begun < SOON
     assert "kill -CONT" in (caught.value.hint or "")
 
