@@ -17,7 +17,7 @@ import pytest
 
 from harness import qmp
 from harness.errors import LaunchError, MachineHalted, WaitTimeout
-from harness.machine import bare, launch, reset
+from harness.machine import bare, launch, migration, reset
 from harness.machine.bare import BareMachine
 from harness.machine.launch import Machine
 from harness.machine.spec import IommuSpec, MachineSpec
@@ -288,3 +288,45 @@ def test_a_stopped_process_has_its_state_and_no_answer_told(halted_machine) -> N
     told = halted_machine.standing()
     assert "is stopped by a signal (T); QMP gives no answer" in told
     assert time.monotonic() - begun < SOON
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_qemu_that_is_stopped_while_it_restores_is_told(when, start_machine, empty_image, tmp_path, monkeypatch):
+    from harness.machine.template import RAM, STATE, Template
+
+    spec = MachineSpec(image="empty", memory_mib=64)
+    (tmp_path / RAM).touch()
+    with start_machine(spec, empty_image, name="maker", kept_memory=tmp_path / RAM) as maker:
+        maker.save(tmp_path / STATE)
+    template = Template(key="0" * 24, directory=tmp_path, host_public="ssh-ed25519 AAAA", greeting=b"SSH-2.0-x\r\n")
+    frozen: list[float] = []
+
+    def stop(monitor: qmp.Monitor, *_: object) -> None:
+        os.kill(Started.pids[-1], signal.SIGSTOP)
+        frozen.append(time.monotonic())
+
+    restore, execute = migration.restore, qmp.Monitor.execute
+    if when == "before":
+        monkeypatch.setattr(migration, "restore", lambda *those: (stop(those[0]), restore(*those)))
+    else:
+        monkeypatch.setattr(
+            qmp.Monitor,
+            "execute",
+            lambda self, command, **how: (stop(self) if command == "query-migrate" and not frozen else None)
+            or execute(self, command, **how),
+        )
+    monkeypatch.setattr(launch, "Process", Started)
+    with pytest.raises(MachineHalted, match=r"stopped by a signal \(T\)") as caught:
+        start_machine(spec, empty_image, template=template)
+    assert time.monotonic() - frozen[0] < SOON + 4
+    assert caught.value.state == ""
+
+
+class Started(Process):
+    """A process whose number is known."""
+
+    pids: list[int] = []
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.pids.append(self.pid)
