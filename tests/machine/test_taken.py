@@ -5,6 +5,7 @@ import json
 import pytest
 
 from harness.machine import taken
+from harness.templates.making import as_template
 
 
 def test_a_deadline_is_a_multiple_of_what_it_took_with_a_floor() -> None:
@@ -36,3 +37,9 @@ def test_what_cannot_be_read_was_not_measured(text, tmp_path) -> None:
 def test_a_directory_that_is_gone_or_not_ours_goes_without(tmp_path) -> None:
     taken.note(tmp_path / "gone", "ready", 1)
     assert taken.read(tmp_path / "gone") == {}
+
+
+@pytest.mark.parametrize(("told", "boot_s"), [({}, None), ({"boot_s": 14.5}, 14.5), ({"boot_s": "x"}, None)])
+def test_a_template_tells_what_its_boot_took_if_it_was_measured(told, boot_s, tmp_path) -> None:
+    record = {"key": "k", "host_public": "ssh-ed25519 AAAA", "greeting": "", **told}
+    assert as_template(tmp_path, record).boot_s == boot_s
