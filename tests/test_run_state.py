@@ -1,4 +1,4 @@
-"""Events against what was asked for, and the halts that no QEMU at hand can be brought to: a scripted peer tells them."""
+"""Events against what was asked for, and halts that no QEMU at hand can be brought to: a scripted peer tells them."""
 
 from __future__ import annotations
 

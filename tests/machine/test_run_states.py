@@ -312,8 +312,9 @@ def test_a_qemu_that_is_stopped_while_it_restores_is_told(when, start_machine, e
         monkeypatch.setattr(
             qmp.Monitor,
             "execute",
-            lambda self, command, **how: (stop(self) if command == "query-migrate" and not frozen else None)
-            or execute(self, command, **how),
+            lambda self, command, **how: (
+                (stop(self) if command == "query-migrate" and not frozen else None) or execute(self, command, **how)
+            ),
         )
     monkeypatch.setattr(launch, "Process", Started)
     with pytest.raises(MachineHalted, match=r"stopped by a signal \(T\)") as caught:

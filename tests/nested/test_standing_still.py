@@ -15,8 +15,7 @@ from harness.evidence import VariantDirectory
 from harness.machine.launch import Machine
 from harness.machine.spec import MachineSpec
 from harness.nested.machine import start_on
-from harness.waiting import Deadline, wait_for
-from tests.machine.test_run_states import behind, halted
+from tests.machine.test_run_states import WAITS, behind, halted
 from tests.pipes import PipeSsh
 
 pytestmark = pytest.mark.qemu
@@ -61,9 +60,7 @@ def test_it_is_told_that_what_it_runs_in_stands_still(wait, far_machine) -> None
     begun = time.monotonic()
     try:
         with pytest.raises(InfraError, match="the platform stands still"):
-            if wait == "a command":
-                far_machine.monitor.execute("query-name", timeout_s=60)
-            wait_for("what never comes", lambda: None, Deadline.after(60), abort=[far_machine.abort])
+            WAITS[wait](far_machine)
         assert time.monotonic() - begun < 1
     finally:
         del far_machine.place.gone
