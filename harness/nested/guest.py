@@ -101,7 +101,8 @@ class NestedGuest:
 
     def call(self, op: str, /, *, within_s: float = 30.0, **args: Any) -> dict[str, Any]:
         """Ask the agent in this guest for `op`, as `Session.call` does."""
-        return self.guest.agent.call(op, within_s=within_s, **args)
+        with self.guest.machine.explaining():
+            return self.guest.agent.call(op, within_s=within_s, **args)
 
     def hand(self, name: str, address: str, *, msix_exposed: bool = False) -> dict[str, Any]:
         """Give this guest the platform's device at `address`, which is bound to vfio-pci; tells what the guest sees.
