@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from harness.console import REPORT_S, Console
 from harness.errors import (
@@ -33,7 +33,7 @@ from harness.machine.spec import MachineSpec
 from harness.machine.stub import STUB_KERNEL, StubImage
 from harness.machine.template import Template
 from harness.machine.tracing import switch_events, whole_lines
-from harness.machine.vitals import Halt, Vitals
+from harness.machine.vitals import Halt, QemuProcess, Vitals
 from harness.memory import GuestMemory
 from harness.process import Process, StopRung
 from harness.qmp import Monitor
@@ -53,30 +53,6 @@ UNPLUG_S = 20.0
 
 #: Under what the time is noted that QEMU takes for a template's device state.
 _RESTORED = "restored"
-
-
-class QemuProcess(Protocol):
-    """The process of a machine, on this host (`harness.process.Process`) or on another."""
-
-    pid: int
-
-    def poll(self) -> int | None:
-        """Give the exit status, None while it runs."""
-
-    def state(self) -> str:
-        """Give the kernel's letter for what it does; "" once it is gone, "?" where that cannot be seen."""
-
-    def cpu_s(self) -> dict[str, float]:
-        """Give the seconds that each of its threads has run, by name; empty where that cannot be seen."""
-
-    def stderr_text(self) -> str:
-        """Give what it wrote to stdout and stderr so far."""
-
-    def kill(self) -> None:
-        """Kill it without waiting."""
-
-    def stop(self, *, quit: Callable[[], None] | None) -> StopRung:  # noqa: A002 - it is the QMP command's name
-        """End it, and tell what that took."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.errors import HarnessError, MachineHalted
+from harness.process import StopRung
 from harness.qmp import Monitor
 
 #: What the kernel's letters for a process's state mean (proc_pid_stat(5)).
@@ -45,6 +46,21 @@ class Watched(Protocol):
 
     def stderr_text(self) -> str:
         """Give what it wrote to stdout and stderr so far."""
+
+
+class QemuProcess(Watched, Protocol):
+    """The process of a machine, on this host (`harness.process.Process`) or on another."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Give the exit status, None while it runs."""
+
+    def kill(self) -> None:
+        """Kill it without waiting."""
+
+    def stop(self, *, quit: Callable[[], None] | None) -> StopRung:  # noqa: A002 - it is the QMP command's name
+        """End it, and tell what that took."""
 
 
 @dataclass(frozen=True, slots=True)
