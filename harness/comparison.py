@@ -107,7 +107,12 @@ def round_trips(session: Session, nic: AttachedDevice, size: int, *, count: int 
     with ThreadPoolExecutor(1, thread_name_prefix="echo") as pool:
         echo = pool.submit(owner.call, "echo", bdf=mine.address, frames=count, timeout_s=_ECHO_S, within_s=_ECHO_S + 15)
         deadline = Deadline.after(_ECHO_S + 15)
-        wait_for("the guest to listen on its NIC", lambda: session.listening.is_set() or echo.done(), deadline)
+        wait_for(
+            "the guest to listen on its NIC",
+            lambda: session.listening.is_set() or echo.done(),
+            deadline,
+            abort=[session.abort],
+        )
         times = [] if echo.done() else [_round_trip(wire, size, deadline) for _ in range(count)]
         echo.result()
     return times

@@ -179,3 +179,10 @@ class WaitTimeout(HarnessError):
         self.what = what
         self.waited_s = waited_s
         self.observed = observed
+        self.standing = ""
+
+    def explain(self, standing: str) -> None:
+        """Add how the machine that was waited for stands; the first who knows tells it."""
+        if not self.standing:
+            self.standing = standing
+            self.message += f"; {standing}"

@@ -10,21 +10,32 @@ from typing import Any, Self
 
 from harness.agent_link import AgentLink
 from harness.errors import InfraError, WaitTimeout
+from harness.machine import taken
 from harness.machine.launch import Machine
+from harness.machine.taken import Within
 from harness.ssh import Completed, Ssh
 from harness.waiting import Deadline
 
 #: Where the agent listens in the guest, and what it says on its stderr (images/guest/init).
 AGENT_PORT, AGENT_LOG = 7000, "/run/vtd-agent.log"
 
-#: Seconds from `cont` to the agent's answer; about 15 times what one TCG core needs.
+#: Seconds from `cont` to the agent's answer, where it was not measured; about 15 times what one TCG core needs.
 BOOT_S = 120.0
+
+#: Under what the time from `cont` of a restored guest to its agent's answer is noted, with its template.
+_READY = "ready"
 
 
 class Guest:
-    """A guest that answered; made by `Guest.boot`. Its machine stays its maker's to stop."""
+    """A guest that answered, `boot_s` seconds after it was let run; made by `Guest.boot`.
 
-    def __init__(self, machine: Machine, ssh: Ssh, agent: AgentLink, hello: dict[str, Any], stack: ExitStack) -> None:
+    Its machine stays its maker's to stop.
+    """
+
+    def __init__(
+        self, machine: Machine, ssh: Ssh, agent: AgentLink, hello: dict[str, Any], stack: ExitStack, *, boot_s: float
+    ) -> None:
+        self.boot_s = boot_s
         self.machine = machine
         self.ssh = ssh
         self.agent = agent
@@ -40,24 +51,30 @@ class Guest:
         self.close()
 
     @classmethod
-    def boot(cls, machine: Machine, *, deadline_s: float = BOOT_S) -> Guest:
+    def boot(cls, machine: Machine, *, deadline_s: float | None = None) -> Guest:
         """Let the guest run, from its first instruction or from where it was saved, until its agent answers over SSH.
 
         A restored guest then gets the right time; how far it was off is journalled. Announcements and calls of the
-        agent are journalled (source `agent`). Raises GuestPanic or LaunchError as soon as the guest or QEMU is gone,
-        LaunchError with the console's last lines when the deadline passes.
+        agent are journalled (source `agent`). Raises GuestPanic, LaunchError or MachineHalted as soon as the guest or
+        QEMU is gone, LaunchError with the console's last lines when the deadline passes. Without `deadline_s`, that
+        follows from what the same took before.
         """
-        deadline = Deadline.after(deadline_s)
+        given = _within(machine) if deadline_s is None else Within(deadline_s, f"{deadline_s:.0f} s are given to it")
+        deadline = Deadline.after(given.seconds)
         try:
             with machine.explaining(), ExitStack() as stack:
                 machine.cont()
                 ssh, agent, hello = _connect(machine, stack, deadline)
                 if machine.restored:
                     _set_clock(machine, agent)
-                machine.journal.record("process", "ready", boot_s=round(deadline.elapsed_s, 3), hello=hello)
-                return cls(machine, ssh, agent, hello, stack.pop_all())
+                took = deadline.elapsed_s
+                machine.journal.record("process", "ready", boot_s=round(took, 3), hello=hello)
+                if machine.template is not None:
+                    taken.note(machine.template.directory, _READY, took)
+                return cls(machine, ssh, agent, hello, stack.pop_all(), boot_s=took)
         except WaitTimeout as error:
-            raise machine.launch_error(f"the guest did not become ready: {error.message}") from error
+            message = f"the guest did not become ready ({given.why}): {error.message}"
+            raise machine.launch_error(message) from error
 
     def hang_up(self) -> None:
         """Close the connection to a guest that was halted at its reset; nothing that it still said is heard."""
@@ -65,9 +82,12 @@ class Guest:
         self.close()
         self.machine.line.renew()
 
-    def again(self, *, deadline_s: float = BOOT_S) -> None:
+    def again(self) -> None:
         """Let a machine that was reset, and hung up on, run until the agent of its new boot answers; as `boot`."""
-        deadline = Deadline.after(deadline_s)
+        template = self.machine.template
+        booted_s = self.boot_s if template is None else template.boot_s
+        given = taken.within(booted_s, "its boot", factor=8, floor=60, otherwise=BOOT_S)
+        deadline = Deadline.after(given.seconds)
         machine = self.machine
         try:
             with machine.explaining(), ExitStack() as stack:
@@ -76,7 +96,8 @@ class Guest:
                 machine.journal.record("process", "ready", boot_s=round(deadline.elapsed_s, 3), hello=self.hello)
                 self._stack = stack.pop_all()
         except WaitTimeout as error:
-            raise machine.launch_error(f"the guest did not come back from its reset: {error.message}") from error
+            message = f"the guest did not come back from its reset ({given.why}): {error.message}"
+            raise machine.launch_error(message) from error
 
     def settle(self) -> bytes:
         """Bring a guest that is about to be saved to rest, and give what its next SSH server has said first.
@@ -108,6 +129,17 @@ class Guest:
                 if device["qdev_id"] == qdev_id:
                     return f"0000:{device['bus']:02x}:{device['slot']:02x}.{device['function']:x}"
         raise InfraError(f"QEMU has no PCI device '{qdev_id}'")
+
+
+def _within(machine: Machine) -> Within:
+    """What a guest is given until it is ready: by what the same took, or else by what it took to boot."""
+    template = machine.template
+    if template is None:
+        return taken.within(None, "such a boot", factor=1, floor=0, otherwise=BOOT_S)
+    restored = taken.read(template.directory).get(_READY)
+    if restored is None and template.boot_s is not None:
+        return taken.within(template.boot_s, "its boot", factor=4, floor=30, otherwise=BOOT_S)
+    return taken.within(restored, "a start from its template", factor=20, floor=30, otherwise=BOOT_S)
 
 
 def _connect(machine: Machine, stack: ExitStack, deadline: Deadline) -> tuple[Ssh, AgentLink, dict[str, Any]]:

@@ -129,4 +129,5 @@ class Patches:
         value = status().kept | command
         self.machine.set_register(DEFAULT_BASE + GCMD, value)
         self.journal.record("tables", "command", register="GCMD", value=value)
-        wait_for("the unit to take the pointer", lambda: status().raw & done, Deadline.after(_POINTER_S))
+        taken = Deadline.after(_POINTER_S)
+        wait_for("the unit to take the pointer", lambda: status().raw & done, taken, abort=[self.machine.abort])

@@ -115,6 +115,20 @@ class Process:
         """The exit status (negative for a signal), or None while the process runs."""
         return self._popen.poll()
 
+    def state(self) -> str:
+        """The kernel's letter for what it does (proc_pid_stat(5): R, S, D, T, t, Z); "" once it is gone."""
+        return (_stat(Path(f"/proc/{self.pid}/stat")) or [""])[0]
+
+    def cpu_s(self) -> dict[str, float]:
+        """Seconds of processor time that each of its threads has used, by the thread's name."""
+        used: dict[str, float] = {}
+        with contextlib.suppress(OSError):
+            for task in Path(f"/proc/{self.pid}/task").iterdir():
+                if fields := _stat(task / "stat"):
+                    name = (task / "comm").read_text(errors="replace").strip()
+                    used[name] = used.get(name, 0.0) + (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return used
+
     def stderr_text(self) -> str:
         """Everything the process wrote to stdout and stderr so far."""
         return self._stderr.read_text(encoding="utf-8", errors="replace")
@@ -208,11 +222,19 @@ def group_members(group: int) -> list[int]:
         if not entry.name.isdigit():
             continue
         with contextlib.suppress(OSError):
-            # The command name in parentheses may itself hold blanks and parentheses: fields are counted after the last.
-            state, _, member_of = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[:3]
+            state, _, member_of = (_stat(entry / "stat") or ["X", "", "-1"])[:3]
             if int(member_of) == group and state not in "ZX":
                 members.append(int(entry.name))
     return members
+
+
+def _stat(path: Path) -> list[str]:
+    """The fields of proc_pid_stat(5) from the state (its third) on; none for what is gone."""
+    try:
+        # The command name in parentheses may itself hold blanks and parentheses: fields are counted after the last.
+        return path.read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 def _starting_thread() -> ThreadPoolExecutor:

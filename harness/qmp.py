@@ -8,6 +8,7 @@ command runs.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import socket
 import threading
@@ -18,13 +19,17 @@ from typing import Any, Self, TypeVar
 
 from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, QMPClient, QMPError, Runstate, StateError
 
-from harness.errors import MonitorError
+from harness.errors import HarnessError, MonitorError
+from harness.run_state import RunState
 from harness.waiting import Abort, Deadline, timeout_scale, wait_for
 
 T = TypeVar("T")
 
 #: Receives ("command", {...}) when a command was answered and ("event", {...}) for each event; called from any thread.
 OnMessage = Callable[[str, dict[str, Any]], None]
+
+#: Seconds between looks at what may make waiting for an answer pointless.
+_LOOK_S = 0.25
 
 _loop: asyncio.AbstractEventLoop | None = None
 _loop_lock = threading.Lock()
@@ -40,13 +45,15 @@ class ExpectedEvent:
         self._found: dict[str, Any] | None = None
         self._others: list[str] = []
 
-    def offer(self, event: dict[str, Any]) -> None:
-        """Take `event` if it is the first that matches."""
+    def offer(self, event: dict[str, Any]) -> bool:
+        """Take `event` if it is the first that matches; tells whether it was."""
         data = event.get("data", {})
         if event["event"] != self.name or any(data.get(key) != value for key, value in self._match.items()):
             self._others.append(event["event"])
         elif self._found is None:
             self._found = event
+            return True
+        return False
 
     def arrived(self) -> dict[str, Any] | None:
         """The event (`{"event", "data", "timestamp"}`) if it was seen."""
@@ -74,6 +81,10 @@ class Monitor:
         self._client = QMPClient(name)
         self._on_message = on_message
         self._expected: list[ExpectedEvent] = []
+        #: What QEMU told of its run state that nobody asked for.
+        self.run_state = RunState()
+        #: Looked at while QEMU's answer is awaited; none of them may ask QEMU itself.
+        self.abort: Sequence[Abort] = ()
         self._pump: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Self:
@@ -86,7 +97,10 @@ class Monitor:
         self._sock.close()
 
     def connect(self, deadline: Deadline) -> None:
-        """Wait for QEMU's greeting and negotiate; MonitorError at `deadline` or as soon as QEMU's end is closed."""
+        """Wait for QEMU's greeting and negotiate.
+
+        MonitorError at `deadline` or as soon as QEMU's end is closed, or the error of the first `abort` that fires.
+        """
 
         async def connect() -> None:
             async with asyncio.timeout(deadline.remaining_s):
@@ -94,7 +108,7 @@ class Monitor:
             self._pump = asyncio.create_task(self._receive_events())
 
         try:
-            _run(connect())
+            _run(connect(), self.abort)
         except (ConnectError, TimeoutError) as error:
             why = str(error) or f"no greeting within {deadline.elapsed_s:.1f} s"
             raise MonitorError(f"no QMP session: {why}", command="qmp_capabilities") from error
@@ -102,7 +116,8 @@ class Monitor:
     def execute(self, command: str, *, timeout_s: float = 10.0, **arguments: Any) -> Any:
         """The return value of `command`. In argument names, `_` stands for QMP's `-`.
 
-        Raises MonitorError with QEMU's own words, or if there is no answer within `timeout_s` (scaled).
+        Raises MonitorError with QEMU's own words, or if there is no answer within `timeout_s` (scaled), or the error
+        of the first `abort` that fires.
         """
         return self.execute_raw(command, {k.replace("_", "-"): v for k, v in arguments.items()}, timeout_s=timeout_s)
 
@@ -115,8 +130,12 @@ class Monitor:
 
         started = time.monotonic()
         record: dict[str, Any] = {"command": command, "arguments": dict(arguments)}
+        self.run_state.asked(command)
         try:
-            return _run(execute())
+            return _run(execute(), self.abort)
+        except HarnessError as error:
+            record["error"] = error.message
+            raise
         except (ExecuteError, ExecInterruptedError, StateError, TimeoutError) as error:
             message = str(error) or f"no answer within {timeout_s * timeout_scale():.1f} s"
             record["error"] = message
@@ -150,8 +169,8 @@ class Monitor:
         while True:
             event = dict(await self._client.events.get())
             self._on_message("event", event)
-            for expected in tuple(self._expected):
-                expected.offer(event)
+            taken = [expected.offer(event) for expected in tuple(self._expected)]
+            self.run_state.saw(event, expected=any(taken))
 
     async def _disconnect(self) -> None:
         if self._pump is not None:
@@ -163,8 +182,15 @@ class Monitor:
             await self._client.disconnect()
 
 
-def _run(coroutine: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run_coroutine_threadsafe(coroutine, _event_loop()).result()
+def _run(coroutine: Coroutine[Any, Any, T], abort: Sequence[Abort] = ()) -> T:
+    """Run `coroutine` on the loop to its end; it is cancelled when an `abort` fires."""
+    future = asyncio.run_coroutine_threadsafe(coroutine, _event_loop())
+    while abort and not concurrent.futures.wait((future,), _LOOK_S).done:
+        error = next(filter(None, (check() for check in abort)), None)
+        if error is not None:
+            future.cancel()
+            raise error
+    return future.result()
 
 
 def _event_loop() -> asyncio.AbstractEventLoop:

@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from harness.errors import InfraError
+from harness.waiting import Abort
 
 _WORDS = {1: "b", 2: "w", 4: "l", 8: "q"}
 
 #: Seconds QEMU is given to answer: it does so in well under a millisecond unless its host starves it.
 ANSWER_S = 20.0
+
+#: Seconds a blocking read may take before aborts and the deadline are looked at again.
+_SLICE_S = 0.25
 
 
 class QtestLost(InfraError):
@@ -54,8 +59,10 @@ class Qtest:
 
     def __init__(self, line: socket.socket) -> None:
         self._line = line
-        self._line.settimeout(ANSWER_S)
+        self._line.settimeout(_SLICE_S)
         self._unread = b""
+        #: Looked at while an answer is awaited; none of them may ask on this channel.
+        self.abort: Sequence[Abort] = ()
 
     def __enter__(self) -> Self:
         return self
@@ -114,7 +121,7 @@ class Qtest:
         while True:
             line, found, rest = self._unread.partition(b"\n")
             if not found:
-                received = self._line.recv(4096)
+                received = self._received()
                 if not received:
                     raise ConnectionResetError("the channel is closed")
                 self._unread += received
@@ -122,3 +129,16 @@ class Qtest:
             self._unread = rest
             if not line.startswith(b"IRQ"):
                 return line.decode("ascii", errors="replace")
+
+    def _received(self) -> bytes:
+        """Some bytes of an answer, b"" once the channel is closed; TimeoutError after `ANSWER_S`."""
+        deadline = time.monotonic() + ANSWER_S
+        while True:
+            try:
+                return self._line.recv(4096)
+            except TimeoutError:
+                error = next(filter(None, (check() for check in self.abort)), None)
+                if error is not None:
+                    raise error from None
+                if time.monotonic() > deadline:
+                    raise

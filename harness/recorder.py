@@ -139,7 +139,9 @@ class Recorder:
             return any(True for _ in logged_faults(kernel_lines(self._record_log(), "kmsg")))
 
         with contextlib.suppress(WaitTimeout):
-            wait_for("the fault in the guest's log", seen, Deadline.after(_LOGGED_S), every_s=0.1)
+            wait_for(
+                "the fault in the guest's log", seen, Deadline.after(_LOGGED_S), abort=[self.session.abort], every_s=0.1
+            )
 
     def _record_console(self, marker: str) -> None:
         """Record the fault lines that the serial console showed up to `marker`, and `unmarked` if it did not show that.
@@ -152,7 +154,8 @@ class Recorder:
             return path.read_text(encoding="utf-8", errors="replace")
 
         try:
-            wait_for("the marker on the console", lambda: marker in text(), Deadline.after(_CONSOLE_S))
+            shown = Deadline.after(_CONSOLE_S)
+            wait_for("the marker on the console", lambda: marker in text(), shown, abort=[self.session.abort])
         except WaitTimeout:
             self.session.journal.record("console", "unmarked", marker=marker)
         lines = text().splitlines()

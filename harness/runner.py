@@ -120,6 +120,12 @@ def _let_refuse(plan: Plan, directory: VariantDirectory, host: HostFacts, journa
         journal.record("runner", "refused", exit_status=error.exit_status, stderr=error.stderr, after_s=after_s)
 
 
+class _Running(Protocol):
+    """A session on a machine; `abort` tells that this goes on no more."""
+
+    def abort(self) -> Exception | None: ...
+
+
 class _Witnesses(Protocol):
     """What brings the witnesses of a step into the journal; `begin` and `end` give a marker."""
 
@@ -157,7 +163,7 @@ def _where(plan: Plan) -> str:
     return f"without {plan.protection_removed}: " if plan.protection_removed else ""
 
 
-def _each_step(plan: Plan, session: object, witnesses: _Witnesses, journal: Journal, progress: Watcher) -> None:
+def _each_step(plan: Plan, session: _Running, witnesses: _Witnesses, journal: Journal, progress: Watcher) -> None:
     scenario = scenario_of(plan.definition)
     for step, planned in zip(scenario.steps, plan.steps, strict=True):
         label = f"step {planned.index + 1}"
@@ -170,6 +176,9 @@ def _each_step(plan: Plan, session: object, witnesses: _Witnesses, journal: Jour
         )
         step.run(session)
         marker = witnesses.end(label)
+        # A machine that stood still or began anew meanwhile has answered all the same, and what it told is of no use.
+        if (error := session.abort()) is not None:
+            raise error
         journal.record("runner", "step-end", marker=marker, duration_s=round(time.monotonic() - begun, 3))
         journal.step = None
 

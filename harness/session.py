@@ -117,6 +117,14 @@ class Session:
     def __post_init__(self) -> None:
         self.patches = Patches(self.guest.machine, self.journal)
 
+    def abort(self) -> Exception | None:
+        """What makes further waiting and further steps pointless: the machine's end or halt, or a nested guest's halt.
+
+        A nested guest that has ended is for the steps to say: one may be meant to.
+        """
+        halts = (nested.guest.machine.halted() for nested in list(self.nested.values()))
+        return self.guest.machine.abort() or next(filter(None, halts), None)
+
     def call(self, op: str, /, *, within_s: float = 15.0, **args: Any) -> dict[str, Any]:
         """Ask the guest agent for `op`, for an answer within seconds; OperationRefused tells a refusal."""
         return self.guest.agent.call(op, within_s=within_s, **args)

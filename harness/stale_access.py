@@ -94,7 +94,7 @@ class StaleReader:
                 return False
             return True
 
-        wait_for("a buffer that was unmapped a moment ago", caught, Deadline.after(_ALL_S))
+        wait_for("a buffer that was unmapped a moment ago", caught, Deadline.after(_ALL_S), abort=[self.session.abort])
 
     def _once(self, *, window: bool) -> None:
         wire, index, asked = self.session.wire(self.device), self._register(_TDT), time.time()
@@ -112,7 +112,8 @@ class StaleReader:
             finally:
                 self._go_on()
             sent.result()
-        wait_for("the unit to be told of it", lambda: self._told(unmapped), Deadline.after(_TOLD_S))
+        told = Deadline.after(_TOLD_S)
+        wait_for("the unit to be told of it", lambda: self._told(unmapped), told, abort=[self.session.abort])
         with self.session.provoking():
             self._stop()
             try:
@@ -171,7 +172,8 @@ class StaleReader:
             self._stop()
             return False
 
-        wait_for("the driver to unmap the frame", gone, Deadline.after(_UNMAP_S), every_s=0.0)
+        ends = Deadline.after(_UNMAP_S)
+        wait_for("the driver to unmap the frame", gone, ends, abort=[self.session.abort], every_s=0.0)
         return Unmapped(iova, places[-1] & -_PAGE | iova & (_PAGE - 1), asked)
 
     def _told(self, unmapped: Unmapped) -> list[Invalidation]:

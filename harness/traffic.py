@@ -84,7 +84,12 @@ def exchange(session: Session, device: AttachedDevice, load: Load) -> int:
             within_s=_TRAFFIC_S + 15,
         )
         deadline = Deadline.after(_TRAFFIC_S + 15)
-        wait_for("the guest to listen on its NIC", lambda: session.listening.is_set() or guest.done(), deadline)
+        wait_for(
+            "the guest to listen on its NIC",
+            lambda: session.listening.is_set() or guest.done(),
+            deadline,
+            abort=[session.abort],
+        )
         if session.listening.is_set():
             for payload in payloads(to_guest, load):
                 wire.send(TRAFFIC_HEADER + payload)

@@ -30,6 +30,8 @@ class Wire:
         self.name = name
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._ours.settimeout(0)
+        #: Ends every wait on this wire: what is at its other end may be gone.
+        self.abort: Sequence[Abort] = ()
 
     def __enter__(self) -> Self:
         return self
@@ -57,7 +59,8 @@ class Wire:
     def send(self, frame: bytes) -> None:
         """Put `frame` (from destination MAC to payload, no FCS) on the wire; InfraError if QEMU does not take it."""
         try:
-            wait_for("QEMU to take the frame", lambda: self.offer(frame), Deadline.after(SEND_S), every_s=0.002)
+            taken = Deadline.after(SEND_S)
+            wait_for("QEMU to take the frame", lambda: self.offer(frame), taken, abort=self.abort, every_s=0.002)
         except (OSError, WaitTimeout) as error:
             raise InfraError(f"wire '{self.name}': a frame of {len(frame)} bytes was not taken: {error}") from error
 
@@ -84,7 +87,7 @@ class Wire:
             f"a frame on wire '{self.name}'",
             next_match,
             deadline,
-            abort=abort,
+            abort=(*abort, *self.abort),
             every_s=0.002,
             observed=lambda: f"{len(dropped)} other frames",
         )

@@ -54,6 +54,8 @@ class PipeChannel:
 class PipeSsh:
     """What a `KeptProcess` needs of an SSH connection."""
 
+    abort = ()
+
     def __init__(self):
         self.channels = []
 

@@ -25,6 +25,7 @@ def test_a_console_that_would_not_show_a_fault_is_told(loglevel, told, tmp_path,
     machine = SimpleNamespace(console=SimpleNamespace(path=console), trace_lines=lambda offset: ([], offset))
     with Journal(log) as journal:
         session = SimpleNamespace(
+            abort=lambda: None,
             call=mark,
             guest=SimpleNamespace(machine=machine),
             host_log=None,

@@ -126,5 +126,6 @@ class CopyChannel:
                 f"the DMA of {device.name}",
                 lambda: not qtest.read(bar + _COMMAND, 8) & _RUN,
                 Deadline.after(_DONE_S),
+                abort=[self.session.machine.abort],
                 every_s=0.0,
             )

@@ -131,7 +131,8 @@ class Features:
         self._set(device, (_COMPLETION_HEAD, following, 4))
 
     def _await(self, device: BareDevice, what: str, condition: Callable[[], object]) -> None:
-        wait_for(f"the NVMe controller '{device.name}' {what}", condition, Deadline.after(_DONE_S), every_s=0.0)
+        what = f"the NVMe controller '{device.name}' {what}"
+        wait_for(what, condition, Deadline.after(_DONE_S), abort=[self.session.machine.abort], every_s=0.0)
 
     def _staging(self, device: BareDevice) -> int:
         return self.session.layout.mapped(device.name) + _STAGING_PAGE * PAGE

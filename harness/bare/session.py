@@ -137,6 +137,10 @@ class BareSession:
     _record_at: int = 0
     _trace_offset: int = 0
 
+    def abort(self) -> Exception | None:
+        """What makes further waiting and further steps pointless."""
+        return self.machine.abort()
+
     def device(self, name: str) -> BareDevice:
         """Give the device under test called `name`."""
         return self.devices[name]

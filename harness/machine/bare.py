@@ -25,11 +25,12 @@ from harness.machine.parts import QemuBinary
 from harness.machine.properties import QemuFacts, resolve_all
 from harness.machine.spec import ROM_TABLE, MachineSpec
 from harness.machine.tracing import switch_events, whole_lines
+from harness.machine.vitals import Halt, Vitals
 from harness.process import Process, StopRung
 from harness.qmp import Monitor
 from harness.qtest import Qtest, QtestLost, Read, Write
 from harness.vtd.registers import DEFAULT_BASE
-from harness.waiting import Deadline, wait_for
+from harness.waiting import Abort, Deadline, wait_for
 from harness.wire import Wire
 
 #: The page that all paging entries in ROM map.
@@ -51,6 +52,7 @@ class BareMachine:
         self.monitor: Monitor
         self.qtest: Qtest
         self.wires: dict[str, Wire] = {}
+        self._vitals: Vitals
         self._memory = memory
         self._stack = ExitStack()
         self._stopped = False
@@ -100,6 +102,7 @@ class BareMachine:
             inherited += [wire.qemu_fd for wire in wires.values()]
             machine.process = Process(argv, stderr=directory.file(STDERR), pass_fds=inherited, env=qemu.env)
             stack.callback(lambda: machine.process.stop(quit=None))
+            machine._watch()
             journal.record("process", "start", pid=machine.process.pid, argv=list(argv))
             monitor_theirs.close()
             qtest_theirs.close()
@@ -129,6 +132,24 @@ class BareMachine:
             self._stack.close()
         return rung
 
+    def abort(self) -> Exception | None:
+        """What makes every further wait on this machine pointless, as for a machine with a guest."""
+        status = self.process.poll()
+        if status is not None:
+            return self.launch_error(f"QEMU ended on its own with exit status {status}")
+        return self._error(self._vitals.halted())
+
+    def _watch(self) -> None:
+        self._vitals = Vitals(self.process, self.monitor)
+        self._vitals.begin()
+        standstill: tuple[Abort, ...] = (lambda: self._error(self._vitals.stopped()),)
+        self.monitor.abort = self.qtest.abort = standstill
+        for wire in self.wires.values():
+            wire.abort = (self.abort,)
+
+    def _error(self, halt: Halt | None) -> Exception | None:
+        return None if halt is None else halt.error(self.process.stderr_text(), (), self.directory.path)
+
     def launch_error(self, message: str) -> LaunchError:
         """A LaunchError with all that is known about this machine."""
         return LaunchError(
@@ -156,6 +177,9 @@ class BareMachine:
             if not refused and self.ended_within(1.0):
                 status = self.process.poll()
                 raise self.launch_error(f"QEMU ended on its own with exit status {status}") from error
+            raise
+        except WaitTimeout as error:
+            error.explain(self._vitals.told())
             raise
 
     # -- memory and registers ---------------------------------------------------------------------------------------

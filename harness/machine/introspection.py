@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.errors import LaunchError, MonitorError
 from harness.machine.parts import QemuBinary
+from harness.machine.vitals import Vitals
 from harness.process import Process
 from harness.qmp import Monitor
 from harness.waiting import Deadline
@@ -29,6 +30,13 @@ def ask_qemu(qemu: QemuBinary) -> Iterator[Monitor]:
         process = Process(argv, stderr=Path(f"/proc/self/fd/{words}"), pass_fds=[theirs.fileno()], env=qemu.env)
         stack.callback(lambda: process.stop(quit=lambda: monitor.execute("quit")))
         theirs.close()
+        vitals = Vitals(process, monitor)
+
+        def held() -> Exception | None:
+            halt = vitals.stopped()
+            return None if halt is None else halt.error(process.stderr_text(), ())
+
+        monitor.abort = (held,)
         try:
             monitor.connect(Deadline.after(20.0))
         except MonitorError as error:

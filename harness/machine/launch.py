@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from harness.console import REPORT_S, Console
 from harness.errors import (
@@ -19,12 +19,13 @@ from harness.errors import (
     HarnessError,
     InfraError,
     LaunchError,
+    MachineHalted,
     MonitorError,
     SshError,
     WaitTimeout,
 )
 from harness.evidence import Journal, Record, VariantDirectory
-from harness.machine import acpi_override, migration, repro
+from harness.machine import acpi_override, migration, repro, taken
 from harness.machine.argv import Channels, Ram, command_line
 from harness.machine.parts import BootImage, QemuBinary
 from harness.machine.properties import QemuFacts, resolve_all
@@ -32,12 +33,13 @@ from harness.machine.spec import MachineSpec
 from harness.machine.stub import STUB_KERNEL, StubImage
 from harness.machine.template import Template
 from harness.machine.tracing import switch_events, whole_lines
+from harness.machine.vitals import Halt, QemuProcess, Vitals
 from harness.memory import GuestMemory
 from harness.process import Process, StopRung
 from harness.qmp import Monitor
 from harness.qtest import Qtest, QtestLost
 from harness.ssh import KeyPair, SshLine
-from harness.waiting import Deadline, wait_for
+from harness.waiting import Abort, Deadline, wait_for
 from harness.wire import Wire
 
 CONSOLE, STDERR, TRACE, ARGV, REPRO = "console.log", "qemu.stderr", "trace.log", "qemu.argv", "repro.sh"
@@ -49,23 +51,8 @@ GREETING_S = 20.0
 #: ACPI and does not wait for an attention button; the rest is for drivers that are slow to unbind.
 UNPLUG_S = 20.0
 
-
-class QemuProcess(Protocol):
-    """The process of a machine, on this host (`harness.process.Process`) or on another."""
-
-    pid: int
-
-    def poll(self) -> int | None:
-        """Give the exit status, None while it runs."""
-
-    def stderr_text(self) -> str:
-        """Give what it wrote to stdout and stderr so far."""
-
-    def kill(self) -> None:
-        """Kill it without waiting."""
-
-    def stop(self, *, quit: Callable[[], None] | None) -> StopRung:  # noqa: A002 - it is the QMP command's name
-        """End it, and tell what that took."""
+#: Under what the time is noted that QEMU takes for a template's device state.
+_RESTORED = "restored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +79,10 @@ class Machine:
         self.line: SshLine
         self.keys: GuestKeys
         self.restored = False
+        self.template: Template | None = None
+        #: What makes this machine pointless as well: its QEMU runs in a machine that may end or halt.
+        self.beneath: Sequence[Abort] = ()
+        self._vitals: Vitals
         self._stack = stack
         self._stopped = False
 
@@ -202,12 +193,53 @@ class Machine:
         return rung
 
     def abort(self) -> Exception | None:
-        """What makes every further wait on this machine pointless: QEMU has ended, or the guest kernel has panicked."""
+        """What makes every further wait on this machine pointless.
+
+        QEMU has ended, its process is stopped, QMP told of something that nobody asked for, or the guest kernel has
+        panicked; the same of the machine that this one runs in.
+        """
+        for check in self.beneath:
+            error = check()
+            if error is not None:
+                return error
         status = self.process.poll()
         if status is None:
-            return self.console.panic()
+            return self.console.panic() or self.halted()
         panic = self.console.panic(over=True)
-        return panic or self.launch_error(f"QEMU ended on its own with exit status {status}")
+        words = self.monitor.run_state.last_words()
+        why = "" if words is None else f" (it told of {words.event}: {words.text})"
+        return panic or self.launch_error(f"QEMU ended on its own with exit status {status}{why}")
+
+    def watch(self) -> None:
+        """Have every wait of this machine's channels end with it; for who has given it its process and channels."""
+        self._vitals = Vitals(self.process, self.monitor)
+        self.monitor.abort = (self._standstill,)
+        for wire in self.wires.values():
+            wire.abort = (self.abort,)
+        if self.qtest is not None:
+            self.qtest.abort = (self._standstill,)
+
+    def standing(self) -> str:
+        """How QEMU's process, its monitor and its vCPUs stand, in words."""
+        return self._vitals.told()
+
+    def _standstill(self) -> Exception | None:
+        """That nothing of QEMU runs any more, which can be seen without asking it."""
+        for check in self.beneath:
+            error = check()
+            if error is not None:
+                return error
+        halt = self._vitals.stopped()
+        return None if halt is None else self._halt_error(halt)
+
+    def halted(self) -> Exception | None:
+        """That QEMU is there and the guest does not go on, or began anew, without having been told to."""
+        halt = self._vitals.halted()
+        # A guest that is halted tells no more of its panic than it has.
+        return None if halt is None else self.console.panic(over=True) or self._halt_error(halt)
+
+    def _halt_error(self, halt: Halt) -> MachineHalted:
+        return halt.error(self.process.stderr_text(), self.console.tail(20), self.directory.path)
 
     def launch_error(self, message: str) -> LaunchError:
         """A LaunchError with all that is known about this machine."""
@@ -222,7 +254,10 @@ class Machine:
 
     @contextlib.contextmanager
     def explaining(self) -> Iterator[None]:
-        """Replace the error of a lost channel by its cause if QEMU's end or a guest panic shows within a second."""
+        """Replace the error of a lost channel by its cause if QEMU's end or a guest panic shows within a second.
+
+        Who waited in vain is told how the machine stands.
+        """
         try:
             yield
         except (MonitorError, SshError, AgentError, QtestLost) as error:
@@ -231,9 +266,13 @@ class Machine:
             if cause is not None:
                 raise cause from error
             raise
+        except WaitTimeout as error:
+            error.explain(self.standing())
+            raise
 
     def cont(self) -> None:
         """Let the guest run."""
+        self._vitals.begin()
         self.monitor.execute("cont")
 
     def save(self, state: Path) -> None:
@@ -294,6 +333,7 @@ class Machine:
         self.process = Process(self.argv, stderr=self.directory.file(STDERR), pass_fds=inherited, env=env)
         self._stack.callback(lambda: self.process.stop(quit=None))
         self.journal.record("process", "start", pid=self.process.pid, argv=list(self.argv))
+        self.watch()
 
     def connect(self) -> None:
         """Wait for QMP; a QEMU that ends instead has said why on its stderr."""
@@ -313,12 +353,16 @@ class Machine:
     def _restore(self, template: Template) -> None:
         try:
             with self.explaining():
-                migration.restore(self.monitor, template.state, [self.abort])
+                took = taken.read(template.directory).get(_RESTORED)
+                given = taken.within(took, "restoring it", factor=20, floor=10, otherwise=migration.MIGRATION_S)
+                spent = Deadline.after(given.seconds)
+                migration.restore(self.monitor, template.state, [self.abort], given.seconds)
         except HarnessError as error:
             # Its bytes are what was saved, so only QEMU knows; making it anew each time would hide that.
             error.hint = error.hint or f"the template can be made anew: rm -r {template.directory}"
             raise
-        self.restored = True
+        taken.note(template.directory, _RESTORED, spent.elapsed_s)
+        self.restored, self.template = True, template
         self.journal.record("process", "restored", template=template.key)
 
     def _cause_of_loss(self) -> Exception | None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _SINCE = (8, 2)
 
 #: Seconds for some hundred KiB to go through one file.
-_MIGRATION_S = 30.0
+MIGRATION_S = 30.0
 
 _ENDS = ("completed", "failed", "cancelled")
 
@@ -35,12 +35,12 @@ def saves(version: str) -> bool:
 def save(monitor: Monitor, state: Path, abort: Sequence[Abort]) -> None:
     """Stop the guest's CPUs and write the device state into `state`; InfraError with QEMU's words if it cannot."""
     monitor.execute("stop")
-    _move("migrate", monitor, state, abort)
+    _move("migrate", monitor, state, abort, MIGRATION_S)
 
 
-def restore(monitor: Monitor, state: Path, abort: Sequence[Abort]) -> None:
+def restore(monitor: Monitor, state: Path, abort: Sequence[Abort], within_s: float = MIGRATION_S) -> None:
     """Bring the device state of `state` into a machine started with `-incoming defer`; its CPUs stay halted."""
-    _move("migrate-incoming", monitor, state, abort)
+    _move("migrate-incoming", monitor, state, abort, within_s)
 
 
 def copy_data(source: Path, target: int) -> None:
@@ -66,11 +66,11 @@ def data_extents(descriptor: int) -> list[tuple[int, int]]:
     return extents
 
 
-def _move(command: str, monitor: Monitor, state: Path, abort: Sequence[Abort]) -> None:
+def _move(command: str, monitor: Monitor, state: Path, abort: Sequence[Abort], within_s: float) -> None:
     monitor.execute("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": True}])
     address = {"transport": "file", "filename": str(state), "offset": 0}
     monitor.execute(command, channels=[{"channel-type": "main", "addr": address}])
-    told = wait_for(f"'{command}' to end", _ended(monitor), Deadline.after(_MIGRATION_S), abort=abort, every_s=0.002)
+    told = wait_for(f"'{command}' to end", _ended(monitor), Deadline.after(within_s), abort=abort, every_s=0.002)
     if told["status"] != "completed":
         why = told.get("error-desc", "QEMU does not say why")
         raise InfraError(f"'{command}' with {state}: {told['status']}: {why}")

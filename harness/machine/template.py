@@ -14,13 +14,15 @@ class Template:
     """A saved machine without devices under test.
 
     `key` identifies everything that shaped it, `host_public` is the SSH host key that its server was started with,
-    `greeting` what that server has already said.
+    `greeting` what that server has already said, `boot_s` how many seconds it took to boot (None where it was not
+    measured).
     """
 
     key: str
     directory: Path
     host_public: str
     greeting: bytes
+    boot_s: float | None = None
 
     @property
     def ram(self) -> Path:

@@ -90,7 +90,9 @@ class NestedGuest:
         """Kill its QEMU at once, as a crash would, and wait until nothing of it is left on the platform."""
         process = self.guest.machine.process
         process.kill()
-        wait_for(f"QEMU of guest '{self.name}' to be gone", lambda: process.poll() is not None, Deadline.after(_SEEN_S))
+        beneath = self.guest.machine.beneath
+        what = f"QEMU of guest '{self.name}' to be gone"
+        wait_for(what, lambda: process.poll() is not None, Deadline.after(_SEEN_S), abort=beneath)
         self.end()
 
     def end(self) -> None:
@@ -99,7 +101,8 @@ class NestedGuest:
 
     def call(self, op: str, /, *, within_s: float = 30.0, **args: Any) -> dict[str, Any]:
         """Ask the agent in this guest for `op`, as `Session.call` does."""
-        return self.guest.agent.call(op, within_s=within_s, **args)
+        with self.guest.machine.explaining():
+            return self.guest.agent.call(op, within_s=within_s, **args)
 
     def hand(self, name: str, address: str, *, msix_exposed: bool = False) -> dict[str, Any]:
         """Give this guest the platform's device at `address`, which is bound to vfio-pci; tells what the guest sees.

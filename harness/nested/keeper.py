@@ -14,7 +14,8 @@ to hex: a file of those bytes), `scratch` (a descriptor: an empty file that the 
 `[descriptor, interface, bridge]`). Channels are numbered from 1 in the order of streams, datagrams, outputs. What the
 outputs have is told before what the others have, so that an answer never overtakes a line that was written before it.
 Channel 0 is control, each frame of it a JSON object: `{"started": pid}`, `{"exit": status}` at
-the end, and `{"scratch": "hex"}` in answer to `{"scratch": size}`.
+the end, `{"scratch": "hex"}` in answer to `{"scratch": size}`, and `{"state": "T"}` (the kernel's letter) whenever the
+program was stopped or runs again.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import signal
 import socket
 import struct
 import subprocess
+import time
 from typing import Any
 
 _FRAME = struct.Struct("!BI")
@@ -37,6 +39,8 @@ _CHUNK = 1 << 17
 #: In a job, the program's stdout and stderr; all other numbers are beyond what the keeper itself has open.
 _OUTPUT = 1
 _PR_SET_PDEATHSIG = 1
+#: Seconds between looks at whether the program is stopped.
+_LOOK_S = 0.5
 _TUNSETIFF = 0x400454CA  # include/uapi/linux/if_tun.h
 _IFF_TAP_NO_PI_VNET_HDR = 0x0002 | 0x1000 | 0x4000
 
@@ -67,6 +71,7 @@ class Keeper:
             theirs[wanted] = _tap(interface, bridge)
         self._process = _started(job["argv"], job["env"], theirs)
         self._control({"started": self._process.pid})
+        self._state, self._looked_at = "", 0.0
 
     def serve(self) -> None:
         """Carry frames until the host is gone, or the program is and all it said has been told."""
@@ -75,6 +80,7 @@ class Keeper:
             reading = [0, *reversed(self._ours.values())]
             writing = [self._ours[number] for number, data in self._pending.items() if data and number in self._ours]
             readable, writable, _ = select.select(reading, writing, [], 0.2)
+            self._tell_state()
             for descriptor in writable:
                 self._write(self._numbers[descriptor])
             for descriptor in readable:
@@ -100,6 +106,21 @@ class Keeper:
         self._ours[number] = descriptor
         self._numbers[descriptor] = number
         self._pending[number] = []
+
+    def _tell_state(self) -> None:
+        """Tell whether the program is stopped (T, t) or goes on, when that has changed."""
+        if time.monotonic() - self._looked_at < _LOOK_S:
+            return
+        self._looked_at = time.monotonic()
+        try:
+            with open(f"/proc/{self._process.pid}/stat", errors="replace") as file:  # noqa: PTH123 - pathlib takes long to import
+                letter = file.read().rpartition(")")[2].split()[0]
+        except OSError:
+            return
+        letter = letter if letter in "Tt" else "R"
+        if letter != self._state:
+            self._state = letter
+            self._control({"state": letter})
 
     def _tell(self, descriptor: int) -> None:
         number = self._numbers[descriptor]

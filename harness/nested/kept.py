@@ -88,6 +88,8 @@ class KeptProcess:
         """
         self.argv = tuple(job.argv)
         self._stderr = files["stderr"]
+        self._abort = ssh.abort
+        self._state = "?"
         self._status: int | None = None
         self._lost: HarnessError | None = None
         self._answers: SimpleQueue[dict[str, Any]] = SimpleQueue()
@@ -136,6 +138,14 @@ class KeptProcess:
         if self._status is None and self._lost is not None:
             return -signal.SIGKILL  # the keeper kills it when its input ends
         return self._status
+
+    def state(self) -> str:
+        """The letter of its state that the keeper told last, "?" as long as it told none."""
+        return self._state
+
+    def cpu_s(self) -> dict[str, float]:
+        """Nothing: what its threads have run is not carried here."""
+        return {}
 
     def stderr_text(self) -> str:
         """What the program wrote to stdout and stderr so far."""
@@ -206,7 +216,7 @@ class KeptProcess:
                 raise self._ended_without(key)
             return None
 
-        answer = wait_for(f"the keeper's '{key}'", next_one, deadline, every_s=0)
+        answer = wait_for(f"the keeper's '{key}'", next_one, deadline, abort=self._abort, every_s=0)
         if key not in answer:
             what = answer.get("failed", f"an answer without '{key}': {answer}")
             raise LaunchError(
@@ -249,6 +259,8 @@ class KeptProcess:
         message = json.loads(frame)
         if "exit" in message:
             self._status = int(message["exit"])
+        elif "state" in message:
+            self._state = str(message["state"])
         else:
             self._answers.put(message)
 

@@ -88,10 +88,12 @@ def start_on(
         )
         machine = Machine(argv, directory, journal, stack)
         machine.process, machine.monitor, machine.wires = process, monitor, wires
+        machine.beneath = place.ssh.abort
         machine.keys = GuestKeys(client, host.public)
         machine.line = SshLine(process.streams["ssh"])
         machine.memory = GuestMemory(monitor, _SCRATCH, size=spec.memory_mib << 20, fetch=process.scratch)
         journal.record("process", "start", pid=process.pid, argv=argv)
+        machine.watch()
         machine.connect()
         machine._stack = stack.pop_all()  # noqa: SLF001 - it is made here
     return machine

@@ -171,6 +171,7 @@ def _await_rewritten(
         f"'{device.name}' to write",
         lambda: memory.read(place.mapped, PAGE).startswith(written),
         Deadline.after(_WRITES_S),
+        abort=[session.abort],
         every_s=0.005,
     )
     session.record("rewritten", device=device.name, at=place.mapped)

@@ -39,6 +39,7 @@ def reboot(session: Session, device: AttachedDevice, by: By, place: Place) -> No
             f"DMA of '{device.name}' to be traced",
             lambda: _issued(session, device, flight, since)["translated"],
             Deadline.after(_TRACED_S),
+            abort=[session.abort],
         )
         base = _registers_at(session, device)
         session.read_log()
@@ -115,7 +116,8 @@ def _halt(session: Session, device: AttachedDevice, by: By, base: int, place: Pl
         machine.cont()
         return False
 
-    wait_for(f"a write of '{device.name}' to be in flight", halted, Deadline.after(_IN_FLIGHT_S), every_s=0)
+    ends = Deadline.after(_IN_FLIGHT_S)
+    wait_for(f"a write of '{device.name}' to be in flight", halted, ends, abort=[session.abort], every_s=0)
     return None
 
 

@@ -89,6 +89,7 @@ def _stands(session: Session, address: int, content: bytes) -> bool:
             "the frame in memory",
             lambda: session.guest.machine.memory.read(address, len(content)) == content,
             Deadline.after(_WRITTEN_S),
+            abort=[session.guest.machine.abort],
         )
     return False
 

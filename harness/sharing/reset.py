@@ -66,6 +66,7 @@ def _await_frames(stream: Stream, wanted: int) -> None:
         f"{wanted} frames to come back",
         lambda: stream.came_back() >= wanted or stream.dried_up,
         Deadline.after(_FRAMES_S),
+        abort=stream.wire.abort,
         observed=lambda: f"{stream.came_back()} frames",
     )
 

@@ -111,6 +111,7 @@ def echoed(session: Session, device: AttachedDevice, size: int, *, lasts_s: floa
             "the guest to listen on its NIC",
             lambda: session.listening.is_set() or echo.done(),
             Deadline.after(_LISTENS_S),
+            abort=[session.abort],
         )
         pumped = pool.submit(stream.pump)
         try:

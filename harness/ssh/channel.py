@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import paramiko
 
-from harness.errors import SshError, WaitTimeout
+from harness.errors import HarnessError, SshError
 from harness.uninterrupted import uninterrupted
 from harness.waiting import Abort, Deadline, wait_for
 
@@ -29,10 +29,11 @@ class Completed:
 
 
 class Channel:
-    """A running command in the guest with its standard streams."""
+    """A running command in the guest with its standard streams; `abort` ends every wait on it."""
 
-    def __init__(self, channel: paramiko.Channel, command: str) -> None:
+    def __init__(self, channel: paramiko.Channel, command: str, abort: Sequence[Abort] = ()) -> None:
         self.command = command
+        self._abort = tuple(abort)
         self._channel = channel
         self._channel.settimeout(_SLICE_S)
         self._pending = b""
@@ -49,7 +50,7 @@ class Channel:
             return not rest
 
         try:
-            wait_for(f"'{self.command}' to take its input", sent_all, deadline, abort=abort, every_s=0)
+            wait_for(f"'{self.command}' to take its input", sent_all, deadline, abort=(*self._abort, *abort), every_s=0)
         except OSError as error:
             raise SshError(f"'{self.command}' does not take input any more: {error}") from error
 
@@ -81,11 +82,12 @@ class Channel:
                 return (self._channel.recv(65536),)
             return None
 
-        return wait_for(f"output of '{self.command}'", some, deadline, abort=abort, every_s=0)[0]
+        return wait_for(f"output of '{self.command}'", some, deadline, abort=(*self._abort, *abort), every_s=0)[0]
 
     def status(self, deadline: Deadline, abort: Sequence[Abort] = ()) -> int:
         """The exit status once the command ended; SshError if the connection ended without telling one."""
-        wait_for(f"'{self.command}' to end", self._channel.exit_status_ready, deadline, abort=abort, every_s=0.002)
+        aborts = (*self._abort, *abort)
+        wait_for(f"'{self.command}' to end", self._channel.exit_status_ready, deadline, abort=aborts, every_s=0.002)
         self._take_stderr()
         status = self._channel.recv_exit_status()
         if status < 0:
@@ -106,8 +108,9 @@ class Channel:
         """End the command's input, give it a moment to end, and close the channel."""
         with contextlib.suppress(OSError, EOFError), uninterrupted():
             self._channel.shutdown_write()
-        with contextlib.suppress(WaitTimeout):
-            wait_for("the command to end", self._channel.exit_status_ready, Deadline.after(_END_S), every_s=0.002)
+        with contextlib.suppress(HarnessError):
+            ended = Deadline.after(_END_S)
+            wait_for("the command to end", self._channel.exit_status_ready, ended, abort=self._abort, every_s=0.002)
         with uninterrupted():
             self._channel.close()
 

@@ -30,6 +30,11 @@ class Ssh:
         self._abort = tuple(abort)
         self._one_at_a_time = threading.RLock()
 
+    @property
+    def abort(self) -> tuple[Abort, ...]:
+        """What ends every wait on this connection and on its channels."""
+        return self._abort
+
     def __enter__(self) -> Self:
         return self
 
@@ -78,7 +83,7 @@ class Ssh:
             return channel
 
         with self._one_at_a_time:
-            return Channel(self._guarded(f"'{command}' to start", start, deadline), command)
+            return Channel(self._guarded(f"'{command}' to start", start, deadline), command, self._abort)
 
     def forward(self, port: int, *, timeout_s: float = 20.0) -> Channel:
         """Connect to `port` of the guest's loopback and return the channel; SshError if nobody listens there."""
@@ -89,7 +94,8 @@ class Ssh:
             return self._transport.open_channel("direct-tcpip", ("127.0.0.1", port), here, timeout=deadline.remaining_s)
 
         with self._one_at_a_time:
-            return Channel(self._guarded(f"port {port} of the guest to answer", start, deadline), f"port {port}")
+            channel = self._guarded(f"port {port} of the guest to answer", start, deadline)
+        return Channel(channel, f"port {port}", self._abort)
 
     def terminal(self, kind: str, *, columns: int, rows: int, timeout_s: float = 20.0) -> Terminal:
         """Open a login shell on a terminal of `kind` (as in TERM) and size."""
@@ -111,10 +117,10 @@ class Ssh:
             channel = self.open(argv, timeout_s=timeout_s)
             try:
                 if stdin:
-                    channel.send(stdin, deadline, self._abort)
+                    channel.send(stdin, deadline)
                 channel.send_eof()
-                stdout = b"".join(iter(lambda: channel.read(deadline, self._abort), b""))
-                return Completed(channel.status(deadline, self._abort), stdout, channel.stderr_bytes())
+                stdout = b"".join(iter(lambda: channel.read(deadline), b""))
+                return Completed(channel.status(deadline), stdout, channel.stderr_bytes())
             finally:
                 channel.close()
 
@@ -124,7 +130,8 @@ class Ssh:
         with contextlib.suppress(SshError):  # it may be gone before it has told that the command was started
             kept = self.open(["sh", "-c", "kill $PPID"])
         # The thread, not only the connection: what it does last is to close the session on the line.
-        wait_for("the SSH server to end", lambda: not self._transport.is_alive(), Deadline.after(timeout_s))
+        ended = Deadline.after(timeout_s)
+        wait_for("the SSH server to end", lambda: not self._transport.is_alive(), ended, abort=self._abort)
         del kept  # Not before: paramiko closes a channel that nobody has, and the next server would be sent that.
         self.close()
 

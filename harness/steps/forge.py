@@ -29,7 +29,7 @@ from harness.session import AttachedDevice, Session
 from harness.vtd.faults import Access
 from harness.vtd.interrupts import INTERRUPT_RANGE, InterruptRemapEntry, InterruptRequest
 from harness.vtd.registers import DEFAULT_BASE, IRTA, InterruptRemapTableAddress
-from harness.waiting import Deadline, wait_for
+from harness.waiting import Abort, Deadline, wait_for
 
 #: Seconds an interrupt that must come is waited for, and those that one which must not is given to come all the same.
 _COMES_S, _STAYS_AWAY_S = 10.0, 0.5
@@ -146,7 +146,7 @@ class Forge(Step, keyword="forge"):
             return chosen(before, _counters(session, device, inner, mine, victim))
 
         stays_away = self.expects_block and not session.unbroken
-        counters = _rising(count, _STAYS_AWAY_S if stays_away else _COMES_S)
+        counters = _rising(count, _STAYS_AWAY_S if stays_away else _COMES_S, session.abort)
         owner = next(counter for counter in counters if counter["owner"])
         request = InterruptRequest.read(*sent)
         session.record(
@@ -228,12 +228,12 @@ def _chosen(number: int, victim: AttachedDevice | None) -> Callable[[_Lines, _Li
     return choose
 
 
-def _rising(count: Callable[[], list[dict[str, Any]]], within_s: float) -> list[dict[str, Any]]:
+def _rising(count: Callable[[], list[dict[str, Any]]], within_s: float, abort: Abort) -> list[dict[str, Any]]:
     """Read the counters until all of the owner's have risen, or the time is up."""
 
     def risen() -> bool:
         return all(counter["after"] > counter["before"] for counter in count() if counter["owner"])
 
     with suppress(WaitTimeout):
-        wait_for("the interrupt", risen, Deadline.after(within_s), every_s=0.1)
+        wait_for("the interrupt", risen, Deadline.after(within_s), abort=[abort], every_s=0.1)
     return count()

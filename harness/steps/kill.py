@@ -79,6 +79,7 @@ class Kill(Step, keyword="kill"):
                     f"'{device.name}' to write",
                     lambda: len(_pages(session, device, since)) >= _IN_FLIGHT,
                     Deadline.after(_IN_FLIGHT_S),
+                    abort=[session.abort],
                     every_s=0.1,
                 )
                 before = _pages(session, device, since)

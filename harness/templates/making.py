@@ -97,6 +97,7 @@ def make(what: Ingredients, directory: Path, evidence: VariantDirectory, slot: S
             kept_memory=ram,
         ) as machine:
             with Guest.boot(machine) as guest:
+                boot_s = round(guest.boot_s, 3)
                 greeting = guest.settle()
             machine.save(state)
             journal.record("process", "saved")
@@ -106,6 +107,7 @@ def make(what: Ingredients, directory: Path, evidence: VariantDirectory, slot: S
             "name": what.name,
             "host_public": host_public,
             "greeting": greeting.hex(),
+            "boot_s": boot_s,
             "files": {RAM: digest(ram), STATE: digest(state)},
         }
         write_json(directory / RECORD, record)
@@ -130,7 +132,12 @@ def as_template(directory: Path, record: dict[str, Any]) -> Template:
         directory=directory,
         host_public=record["host_public"],
         greeting=bytes.fromhex(record["greeting"]),
+        boot_s=_measured(record.get("boot_s")),
     )
+
+
+def _measured(seconds: object) -> float | None:
+    return float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < float("inf") else None
 
 
 def digest(path: Path) -> str:

@@ -1,6 +1,7 @@
 """The cache of templates, bounded in size and safe between processes.
 
-    <cache>/templates/KEY/           ram, state and template.json; its time of change is that of its last use
+    <cache>/templates/KEY/           ram, state and template.json, whose time of change is that of its last use, and
+                                     taken.json: how long its first restore took (harness.machine.taken)
     <cache>/templates/making/KEY.*/  under way, or left by a killed maker; whoever opens the cache next removes it
     <cache>/locks/template-KEY.lock  held alone by who makes or removes the template, shared by who starts from it
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import LaunchError, SshError
+from harness.errors import InfraError, LaunchError, SshError
 from harness.nested.kept import Job, KeptProcess
 from harness.nested.sending import _LOADER
 from harness.process import StopRung
@@ -127,3 +128,24 @@ def test_a_program_that_is_cut_off_on_its_way_ends():
     done = subprocess.run(command, input=b"[[", capture_output=True, timeout=20, check=False)
     assert done.returncode == 1
     assert b"the input ended before the program was whole" in done.stderr
+
+
+def test_a_program_that_is_stopped_is_told_of_and_that_it_goes_on(ssh, tmp_path):
+    with keep(ssh, tmp_path, "import time; time.sleep(60)") as kept:
+        os.kill(kept.pid, signal.SIGSTOP)
+        wait_for("the keeper to tell", lambda: kept.state() == "T", Deadline.after(5.0))
+        os.kill(kept.pid, signal.SIGCONT)
+        wait_for("the keeper to tell", lambda: kept.state() == "R", Deadline.after(5.0))
+
+
+def test_no_answer_is_waited_for_when_the_host_of_the_keeper_is_gone(ssh, tmp_path):
+    gone = InfraError("that host stands still")
+    ssh.abort = (lambda: gone if kept_pids else None,)
+    kept_pids: list[int] = []
+    with keep(ssh, tmp_path, "import time; time.sleep(60)") as kept:
+        keeper = ssh.channels[-1].process.pid
+        os.kill(keeper, signal.SIGSTOP)
+        kept_pids.append(kept.pid)
+        with pytest.raises(InfraError, match="stands still"):
+            kept.scratch(1)
+        os.kill(keeper, signal.SIGCONT)
