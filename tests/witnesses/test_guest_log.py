@@ -119,14 +119,12 @@ def test_faults_that_are_glued_on_a_line_are_each_read(between):
     assert told == []
 
 
-@pytest.mark.parametrize(
-    ("request_line", "foreign", "own"),
-    [
-        ("DMAR:[DMA Read] Request device [00:04.0] fault addr 1", "INTR-REMAP:[fault reason 34]", "DMAR:[fault reason 06]"),
-        ("INTR-REMAP: Request device [[00:04.0] fault index 1", "DMAR:[fault reason 06]", "INTR-REMAP:[fault reason 34]"),
-    ],
-)  # fmt: skip
-def test_a_reason_of_the_other_kind_is_not_its_own(request_line, foreign, own):
+OF_DMA = "DMAR:[DMA Read] Request device [00:04.0] fault addr 1000", "DMAR:[fault reason 06] PTE Read access"
+OF_INTERRUPT = "INTR-REMAP: Request device [[00:04.0] fault index 10", "INTR-REMAP:[fault reason 34] Present field"
+
+
+@pytest.mark.parametrize(("request_line", "own", "foreign"), [(*OF_DMA, OF_INTERRUPT[1]), (*OF_INTERRUPT, OF_DMA[1])])
+def test_a_reason_of_the_other_kind_is_not_its_own(request_line, own, foreign):
     assert read(request_line, own)[1] == []
 
     faults, told = read(request_line, foreign)
