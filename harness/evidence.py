@@ -59,7 +59,7 @@ class Journal:
 
     The first entry that cannot be written, or that exceeds the bound of the file, is the last: it raises a StorageError
     or BoundExceeded in the thread that opened the journal. In another thread nobody would hear of it there: it is
-    `failure` from then on, raised by the next entry and at the end, and waits on a machine are aborted by it.
+    `failure` from then on, raised by the next entry or at the end, and waits on a machine are aborted by it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,6 +67,7 @@ class Journal:
             self._file = path.open("xb", buffering=0)
         self._owner = threading.get_ident()
         self._failure: StorageError | BoundExceeded | None = None
+        self._raised = False
         self._size = 0
         self._lock = threading.Lock()
         self._line = 0
@@ -85,7 +86,7 @@ class Journal:
                         self._file.close()
                 except StorageError as error:
                     self._failure = self._failure or error
-        if self._failure is not None and kind is None:
+        if self._failure is not None and not self._raised and kind is None:
             raise self._failure
 
     def failure(self) -> Exception | None:
@@ -110,11 +111,11 @@ class Journal:
                 line = {"t": round(entry.t, 6), "source": source, "kind": kind, "step": entry.step, "data": data}
                 self._append(json.dumps(line, default=_plain).encode() + b"\n", source)
         if self._failure is not None and not self._tells_end(source) and threading.get_ident() == self._owner:
+            self._raised = True
             raise self._failure
         for callback in self._subscribers:
             callback(entry)
         return entry
-
 
     def _append(self, data: bytes, source: str) -> None:
         if self._failure is None and self._size + len(data) > bounds.JOURNAL_BYTES:

@@ -23,9 +23,10 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from harness.errors import InfraError, LaunchError, WaitTimeout
+from harness.storage import writing
 from harness.waiting import Deadline, wait_for
 
 #: Seconds each rung of the stop ladder is given before the next one is tried.
@@ -80,7 +81,7 @@ class Process:
         guarded = [*WITH_US, "/bin/sh", "-c", _GUARD, str(os.getpid()), *argv]
 
         def start() -> subprocess.Popen[bytes]:
-            with stderr.open("ab") as output:
+            with _opened(stderr) as output:
                 return subprocess.Popen(
                     guarded,
                     stdin=subprocess.DEVNULL,
@@ -174,6 +175,11 @@ class Process:
             wait_for("the process group to be empty", lambda: not group_members(self.pid), Deadline.after(KILL_S))
         except WaitTimeout as error:
             raise InfraError(f"processes {group_members(self.pid)} of group {self.pid} survived SIGKILL") from error
+
+
+def _opened(path: Path) -> IO[bytes]:
+    with writing("what a process says", path, alone=True):
+        return path.open("ab")
 
 
 def die_with_parent(parent: int) -> None:

@@ -17,7 +17,7 @@ from harness.bare.running import BareRole, BareWitnesses, bare_session
 from harness.bare.session import BareSession
 from harness.catalog import scenario_of, steps_of
 from harness.equipment import HostFacts, open_host
-from harness.errors import HarnessError, LaunchError
+from harness.errors import HarnessError, LaunchError, StorageError
 from harness.evidence import Entry, Journal, VariantDirectory
 from harness.guest import Guest
 from harness.judge import judge_variant
@@ -37,6 +37,7 @@ from harness.recorder import Recorder
 from harness.result import Progress, Result, Watcher, summarise
 from harness.scenario.model import Scenario
 from harness.session import AttachedDevice, Session
+from harness.storage import LEFT, require_room
 from harness.templates.making import Ingredients
 from harness.verdict import Outcome
 from harness.vtd.source_id import SourceId
@@ -78,7 +79,7 @@ def run_plan(plan: Plan, directory: VariantDirectory, host: HostFacts, *, prove:
 
 def _execute(plan: Plan, directory: VariantDirectory, host: HostFacts, progress: Watcher) -> None:
     """Run the steps of one plan, or let QEMU refuse its machine; every error of ours ends up in the journal."""
-    directory.file("scenario.yaml").write_text(plan.text, encoding="utf-8")
+    directory.write_text("scenario.yaml", plan.text)
     directory.write_json("plan.json", plan)
     if plan.skip is not None:
         progress(Progress(plan.id, "skipped", Outcome.SKIP))
@@ -95,6 +96,8 @@ def _execute(plan: Plan, directory: VariantDirectory, host: HostFacts, progress:
         except HarnessError as error:
             message = f"{type(error).__name__}: {error.message}"
             journal.record("runner", "error", type=type(error).__name__, message=message, detail=str(error))
+            if isinstance(error, StorageError) and error.path.is_relative_to(directory.path):
+                raise  # nor can the evidence of what comes next
         journal.step = None
         # Not reached by a run that is interrupted or ended by a bug: without it the judge takes the run as cut off.
         journal.record("runner", "end")
@@ -160,6 +163,8 @@ def _each_step(plan: Plan, session: object, witnesses: _Witnesses, journal: Jour
         )
         step.run(session)
         marker = witnesses.end(label)
+        # QEMU does not tell of a line that it could not write.
+        require_room(journal.path, LEFT, "the evidence of QEMU")
         journal.record("runner", "step-end", marker=marker, duration_s=round(time.monotonic() - begun, 3))
         journal.step = None
 

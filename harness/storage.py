@@ -21,18 +21,20 @@ _REMEDIES = {
     errno.EIO: "the disk fails: see the kernel's log",
     errno.EFBIG: "the limit for files of this process (ulimit -f) or of the file system is reached",
     errno.ENOTDIR: "a part of that path is a file",
+    errno.EEXIST: "a part of that path is a file",
     errno.ENOENT: "a directory of that path is gone",
     errno.ENAMETOOLONG: "take a shorter path",
 }
 
 #: Those that programs also meet elsewhere: no such program, an address that is no socket.
-_AMBIGUOUS = frozenset({errno.ENOENT, errno.ENOTDIR})
+_AMBIGUOUS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EEXIST})
 
 #: Bytes that a run needs where its evidence goes; what one variant usually leaves is a tenth of it.
 FLOOR = 64 << 20
 
-#: Bytes that must be left there whenever a step begins or ends: QEMU writes console and trace itself and does not tell
-#: of a write that failed (qemu_chr_fe_write in chardev/char.c, qemu_log_unlock in util/log.c), so it must not come to it.
+#: Bytes that must be left there whenever a step ends and while a machine is waited for: QEMU writes console and trace
+#: itself and does not tell of a write that failed (fd_chr_write in chardev/char-fd.c; qemu_log_unlock in util/log.c
+#: ignores what fflush says), so it must not come to that.
 LEFT = 1 << 20
 
 

@@ -89,7 +89,7 @@ class BareMachine:
                 trace=str(directory.file(TRACE)),
             )
             argv = bare_command_line(spec, iommus, devices, channels, qemu)
-            directory.file(ARGV).write_text(repro.shell_lines(argv) + "\n", encoding="utf-8")
+            directory.write_text(ARGV, repro.shell_lines(argv) + "\n")
             machine = cls(argv, directory, journal, memory)
             machine.monitor = stack.enter_context(
                 Monitor(monitor_ours, "qmp", lambda kind, message: journal_qmp(journal, kind, message))

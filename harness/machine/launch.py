@@ -37,6 +37,7 @@ from harness.process import Process, StopRung
 from harness.qmp import Monitor
 from harness.qtest import Qtest, QtestLost
 from harness.ssh import KeyPair, SshLine
+from harness.storage import write_text, writing
 from harness.waiting import Deadline, wait_for
 from harness.wire import Wire
 
@@ -155,7 +156,7 @@ class Machine:
                 initrd = Path(f"/proc/self/fd/{override_fd}")
                 boots = StubImage(image.name, image.digest, image.kernel, initrd, image.disks)
             argv = command_line(spec, iommus, channels, boots, qemu, ram=ram, incoming=template is not None)
-            directory.file(ARGV).write_text(repro.shell_lines(argv) + "\n", encoding="utf-8")
+            directory.write_text(ARGV, repro.shell_lines(argv) + "\n")
             _write_script(directory.file(REPRO), repro.script(spec, iommus, image, qemu, spec.wires))
             machine = cls(argv, directory, journal, stack)
             machine.wires, machine.monitor, machine.keys = wires, monitor, GuestKeys(client, host_public)
@@ -243,7 +244,8 @@ class Machine:
 
     def device_add(self, qdev: Mapping[str, Any], *, timeout_s: float = 10.0) -> None:
         """Plug the device `qdev` (`{"driver", "id", "bus", ...}`); MonitorError with QEMU's reason if it refuses."""
-        with self.directory.file(REPRO).open("a", encoding="utf-8") as script:
+        path = self.directory.file(REPRO)
+        with writing(REPRO, path, alone=True), path.open("a", encoding="utf-8") as script:
             script.write(repro.device_add_note(qdev))
         with self.explaining():
             self.monitor.execute_raw("device_add", qdev, timeout_s=timeout_s)
@@ -401,7 +403,7 @@ def journal_qmp(journal: Record, kind: str, message: Mapping[str, Any]) -> None:
 
 
 def _write_script(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
     path.chmod(0o755)
 
 
