@@ -159,7 +159,7 @@ class GuestJournal:
         """Append one entry; the guest's own channels carry its name, and entries of all others say it."""
         if source in _OWN_CHANNELS:
             return self._journal.record(f"{self._guest}/{source}", kind, t=t, **data)
-        return self._journal.record(source, kind, t=t, **{"guest": self._guest, **data})
+        return self._journal.record(source, kind, t=t, **{**data, "guest": self._guest})
 
     def failure(self) -> Exception | None:
         """Give what kept an entry from being written, None while all were."""

@@ -44,6 +44,9 @@ REFUSED_S = 0.5
 #: up if that is no longer the harness.
 _GUARD = '[ "$PPID" = "$0" ] || exit 1; exec "$@"'
 
+#: Bytes that `ulimit -f` counts in (POSIX). Where the harness has a lower limit itself, that stays.
+_BLOCK = 512
+
 #: Before an argv whose process the kernel shall kill when the thread that starts it ends, in whatever way.
 WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 
@@ -70,15 +73,18 @@ class Process:
         stderr: Path,
         pass_fds: Sequence[int] = (),
         env: Mapping[str, str] | None = None,
+        file_bytes: int | None = None,
     ) -> None:
         """Start `argv`; its stdout and stderr are appended to the file `stderr`.
 
         `pass_fds` stay open in the child under the same numbers. `env` is added to the environment of the harness.
+        No file that it writes becomes longer than `file_bytes` (a multiple of 512): the kernel ends it by SIGXFSZ instead.
         Raises LaunchError when the prefix or the program cannot be executed at all.
         """
         self.argv = tuple(argv)
         self._stderr = stderr
-        guarded = [*WITH_US, "/bin/sh", "-c", _GUARD, str(os.getpid()), *argv]
+        guard = _GUARD if file_bytes is None else f"ulimit -f {file_bytes // _BLOCK} 2>/dev/null; {_GUARD}"
+        guarded = [*WITH_US, "/bin/sh", "-c", guard, str(os.getpid()), *argv]
 
         def start() -> subprocess.Popen[bytes]:
             with _opened(stderr) as output:
@@ -115,6 +121,9 @@ class Process:
     def poll(self) -> int | None:
         """The exit status (negative for a signal), or None while the process runs."""
         return self._popen.poll()
+
+    def failure(self) -> None:
+        """Give why what it says could not be kept: it is the kernel that keeps it."""
 
     def stderr_text(self) -> str:
         """Everything the process wrote to stdout and stderr so far."""

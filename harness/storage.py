@@ -95,9 +95,17 @@ def write_text(path: Path, text: str, what: str | None = None) -> Path:
 
 def require_room(place: Path, wanted: int, what: str) -> None:
     """StorageError if fewer than `wanted` bytes are free at `place`, before `what` is written there."""
+    error = lacking(place, wanted, what)
+    if error is not None:
+        raise error
+
+
+def lacking(place: Path, wanted: int, what: str) -> StorageError | None:
+    """Give that error, None if there is room."""
     free = free_bytes(place)
-    if free is not None and free < wanted:
-        raise storage_error(OSError(errno.ENOSPC, ""), what, place, needed=wanted)
+    if free is None or free >= wanted:
+        return None
+    return storage_error(OSError(errno.ENOSPC, ""), what, place, needed=wanted)
 
 
 def _amount(size: int) -> str:

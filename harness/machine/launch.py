@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from harness import bounds
 from harness.console import REPORT_S, Console
 from harness.errors import (
     AgentError,
@@ -26,6 +27,7 @@ from harness.errors import (
 from harness.evidence import Journal, Record, VariantDirectory
 from harness.machine import acpi_override, migration, repro
 from harness.machine.argv import Channels, Ram, command_line
+from harness.machine.outgrown import outgrown
 from harness.machine.parts import BootImage, QemuBinary
 from harness.machine.properties import QemuFacts, resolve_all
 from harness.machine.spec import MachineSpec
@@ -37,7 +39,7 @@ from harness.process import Process, StopRung
 from harness.qmp import Monitor
 from harness.qtest import Qtest, QtestLost
 from harness.ssh import KeyPair, SshLine
-from harness.storage import write_text, writing
+from harness.storage import LEFT, lacking, write_text, writing
 from harness.waiting import Deadline, wait_for
 from harness.wire import Wire
 
@@ -58,6 +60,9 @@ class QemuProcess(Protocol):
 
     def poll(self) -> int | None:
         """Give the exit status, None while it runs."""
+
+    def failure(self) -> Exception | None:
+        """Give why what it says could not be kept, None while it was."""
 
     def stderr_text(self) -> str:
         """Give what it wrote to stdout and stderr so far."""
@@ -204,11 +209,22 @@ class Machine:
 
     def abort(self) -> Exception | None:
         """What makes every further wait on this machine pointless: QEMU has ended, or the guest kernel has panicked."""
+        unheard = self._unheard()
+        if unheard is not None:
+            return unheard
         status = self.process.poll()
         if status is None:
             return self.console.panic()
         panic = self.console.panic(over=True)
         return panic or self.launch_error(f"QEMU ended on its own with exit status {status}")
+
+    def _unheard(self) -> Exception | None:
+        """What keeps evidence of this machine from being complete: no room, or a bound that was exceeded."""
+        failure = self.journal.failure() or self.process.failure()
+        if failure is None and self.process.poll() is not None:
+            files = [self.directory.file(name) for name in (CONSOLE, TRACE, STDERR)]
+            failure = outgrown(self.process.poll(), files)
+        return failure or lacking(self.directory.path, LEFT, "the evidence of QEMU")
 
     def launch_error(self, message: str) -> LaunchError:
         """A LaunchError with all that is known about this machine."""
@@ -293,7 +309,13 @@ class Machine:
         return whole_lines(self.directory.file(TRACE), since_offset)
 
     def _launch(self, inherited: Sequence[int], env: Mapping[str, str]) -> None:
-        self.process = Process(self.argv, stderr=self.directory.file(STDERR), pass_fds=inherited, env=env)
+        self.process = Process(
+            self.argv,
+            stderr=self.directory.file(STDERR),
+            pass_fds=inherited,
+            env=env,
+            file_bytes=bounds.QEMU_FILE_BYTES,
+        )
         self._stack.callback(lambda: self.process.stop(quit=None))
         self.journal.record("process", "start", pid=self.process.pid, argv=list(self.argv))
 

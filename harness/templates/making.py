@@ -85,6 +85,9 @@ def make(what: Ingredients, directory: Path, evidence: VariantDirectory, slot: S
     spec = replace(what.spec, wires=())  # a wire is QEMU's end of a socket, and its NIC is plugged in later
     ram, state = directory / RAM, directory / STATE
     ram.touch(mode=0o600)
+    os.truncate(
+        ram, spec.memory_mib << 20
+    )  # QEMU would, and its files have a bound (ram_block_add in system/physmem.c)
     with slot(), evidence.journal() as journal:
         taken = Deadline.after(0.0)
         with Machine.start(
