@@ -29,8 +29,8 @@ CALL_BYTES = 16 << 20
 #: Bytes of a journal. A storm of a thousand DMAs takes about 2 MiB.
 JOURNAL_BYTES = 64 << 20
 
-#: Bytes of each file that QEMU writes itself: console, trace, stderr. The kernel kills QEMU for the first byte beyond
-#: (RLIMIT_FSIZE), also between two looks of the harness. A multiple of 512; the devices' state of a template (below 1
+#: Bytes of each file that QEMU writes itself: console, trace, stderr. The kernel refuses each byte beyond
+#: (RLIMIT_FSIZE), also between two looks of the harness (`harness.machine.outgrown`). A multiple of 512; the devices' state of a template (below 1
 #: MiB) and reads of memory from outside (64 MiB at most) are such files, too. Memory that is mapped is not counted.
 QEMU_FILE_BYTES = 128 << 20
 

@@ -78,7 +78,7 @@ class Process:
         """Start `argv`; its stdout and stderr are appended to the file `stderr`.
 
         `pass_fds` stay open in the child under the same numbers. `env` is added to the environment of the harness.
-        No file that it writes becomes longer than `file_bytes` (a multiple of 512): the kernel sends SIGXFSZ instead.
+        No file that it writes becomes longer than `file_bytes` (a multiple of 512): it gets SIGXFSZ or EFBIG.
         Raises LaunchError when the prefix or the program cannot be executed at all.
         """
         self.argv = tuple(argv)

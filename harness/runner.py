@@ -25,7 +25,8 @@ from harness.lab.host import LabHost
 from harness.lab.host_log import heard
 from harness.lab.lending import lent
 from harness.lockfile import exclusive
-from harness.machine.launch import Machine
+from harness.machine.launch import CONSOLE, STDERR, TRACE, Machine
+from harness.machine.outgrown import outgrown
 from harness.machine.properties import resolve_all
 from harness.machine.spec import MachineSpec
 from harness.nested.guest import NestedGuest
@@ -164,6 +165,9 @@ def _each_step(plan: Plan, session: object, witnesses: _Witnesses, journal: Jour
         step.run(session)
         marker = witnesses.end(label)
         # QEMU does not tell of a line that it could not write.
+        flooded = outgrown([journal.path.with_name(name) for name in (CONSOLE, TRACE, STDERR)])
+        if flooded is not None:
+            raise flooded
         require_room(journal.path, LEFT, "the evidence of QEMU")
         journal.record("runner", "step-end", marker=marker, duration_s=round(time.monotonic() - begun, 3))
         journal.step = None

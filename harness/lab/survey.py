@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -99,7 +100,7 @@ class Survey:
     def needs(self) -> Iterator[Need]:
         """Tell what is needed for any machine there; what only a handed NIC needs is told by `nic_needs`."""
         yield Need("architecture", self.machine == "x86_64", self.machine, "take an x86-64 host")
-        old = tuple(map(int, self.python.split(".")[:2])) < _OLDEST_PYTHON
+        old = tuple(map(int, re.findall(r"[0-9]{1,4}", self.python)[:2])) < _OLDEST_PYTHON
         yield Need("python there", not old, self.python, "apt-get install python3 (3.9 or newer)")
         yield Need("tar there", self.tar is not None, self.tar or "not there", "apt-get install tar")
 

@@ -160,7 +160,7 @@ class BareMachine:
             if not refused and self.ended_within(1.0):
                 status = self.process.poll()
                 files = [self.directory.file(name) for name in (TRACE, STDERR)]
-                flooded = outgrown(status, files)
+                flooded = outgrown(files)
                 if flooded is not None:
                     raise flooded from error
                 raise self.launch_error(f"QEMU ended on its own with exit status {status}") from error

@@ -221,9 +221,7 @@ class Machine:
     def _unheard(self) -> Exception | None:
         """What keeps evidence of this machine from being complete: no room, or a bound that was exceeded."""
         failure = self.journal.failure() or self.process.failure()
-        if failure is None and self.process.poll() is not None:
-            files = [self.directory.file(name) for name in (CONSOLE, TRACE, STDERR)]
-            failure = outgrown(self.process.poll(), files)
+        failure = failure or outgrown([self.directory.file(name) for name in (CONSOLE, TRACE, STDERR)])
         return failure or lacking(self.directory.path, LEFT, "the evidence of QEMU")
 
     def launch_error(self, message: str) -> LaunchError:

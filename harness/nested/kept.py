@@ -285,7 +285,7 @@ class KeptProcess:
             raise AgentError(f"the keeper says something else: {str(message)[:200]}")
         require(message, {told: _TOLD[told]}, "the keeper")
         if told == "exit":
-            self._status = message["exit"]
+            self._status = int(message["exit"])
         elif self._answers.qsize() < _ANSWERS:
             self._answers.put(message)
         else:
