@@ -30,7 +30,8 @@ CALL_BYTES = 16 << 20
 JOURNAL_BYTES = 64 << 20
 
 #: Bytes of each file that QEMU writes itself: console, trace, stderr. The kernel refuses each byte beyond
-#: (RLIMIT_FSIZE), also between two looks of the harness (`harness.machine.outgrown`). A multiple of 512; the devices' state of a template (below 1
+#: (RLIMIT_FSIZE), also between two looks of the harness (`harness.machine.outgrown`).
+#: A multiple of 512; the devices' state of a template (below 1
 #: MiB) and reads of memory from outside (64 MiB at most) are such files, too. Memory that is mapped is not counted.
 QEMU_FILE_BYTES = 128 << 20
 

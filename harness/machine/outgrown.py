@@ -1,7 +1,7 @@
 """A guest that made its QEMU write more to a file than it may.
 
-The bound is a limit of QEMU's process (RLIMIT_FSIZE), so that it holds between two looks of the harness, too. QEMU does
-not end by it: its threads block SIGXFSZ (qemu_thread_create in util/qemu-thread-posix.c), the write fails, and QEMU says
+The bound is a limit of QEMU's process (RLIMIT_FSIZE), so that it holds between two looks of the harness, too. QEMU goes
+on: its threads block SIGXFSZ (qemu_thread_create in util/qemu-thread-posix.c), the write fails, and QEMU says
 nothing. But a file that has reached the bound never gets shorter, so that every look afterwards finds it.
 """
 
