@@ -5,8 +5,9 @@
     answer        {"id": 7, "ok": {...}}
                   {"id": 7, "error": {"reason": "...", "errno": 22}}
 
-An answer that is not one of these, or the end of the stream, is an AgentError: what the guest says can then no longer
-be trusted to belong to what it was asked.
+An answer that is not one of these or has not the shape that its operation has (`harness.answers`), or the end of the
+stream, is an AgentError, and one beyond a bound of `harness.bounds` a BoundExceeded: what the guest says can then no
+longer be trusted to belong to what it was asked.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from harness.errors import AgentError, HarnessError, OperationRefused
+from harness import bounds
+from harness.answers import read_message, require_answer, require_event
+from harness.errors import AgentError, BoundExceeded, HarnessError, OperationRefused
 from harness.waiting import Abort, Deadline
 
 
@@ -81,29 +84,34 @@ class AgentLink:
     def _exchange(self, op: str, args: dict[str, Any], deadline: Deadline) -> dict[str, Any]:
         self._last_id += 1
         self._channel.send_line(json.dumps({"id": self._last_id, "op": op, "args": args}))
+        where, events, heard = f"the agent, during '{op}'", 0, 0
         while True:
-            message = self._next_message(op, deadline)
+            line = self._next_line(op, deadline)
+            heard += len(line)
+            if heard > bounds.CALL_BYTES:
+                raise BoundExceeded("the agent", f"answer to '{op}'", bound=bounds.CALL_BYTES, unit="characters")
+            message = read_message(line, where)
             if "event" in message:
+                events += 1
+                if events > bounds.EVENTS_PER_CALL:
+                    raise BoundExceeded("the agent", f"'{op}'", bound=bounds.EVENTS_PER_CALL, unit="announcements")
+                require_event(message, where)
                 self._on_event(message)
             elif message.get("id") == self._last_id:
-                return _result(op, message)
+                result = _result(op, message)
+                require_answer(op, result, where)
+                return result
             elif not self._is_late(message):
                 raise AgentError(f"the agent answered '{op}' with something else: {json.dumps(message)[:200]}")
 
-    def _next_message(self, op: str, deadline: Deadline) -> dict[str, Any]:
+    def _next_line(self, op: str, deadline: Deadline) -> str:
         line = self._channel.read_line(deadline, self._abort)
         if line is None:
             said = ""
             with contextlib.suppress(HarnessError):  # the connection may have gone with it
                 said = self._last_words().strip()
             raise AgentError(f"the agent ended during '{op}'" + (f": {said}" if said else ""))
-        try:
-            message = json.loads(line)
-        except ValueError:
-            raise AgentError(f"the agent sent a line that is not JSON during '{op}': {line[:200]!r}") from None
-        if not isinstance(message, dict):
-            raise AgentError(f"the agent sent {type(message).__name__} instead of an object during '{op}'")
-        return message
+        return line
 
     def _is_late(self, message: dict[str, Any]) -> bool:
         """Whether `message` answers an earlier call that ran into its deadline."""

@@ -9,6 +9,8 @@
     │   ├── MonitorError      QMP refused a command or its transport is gone
     │   ├── SshError          the SSH transport is gone or could not be made
     │   ├── AgentError        the guest agent broke its protocol
+    │   ├── StorageError      evidence or a cache cannot be written: no room, a quota, no permission, a failing disk
+    │   ├── BoundExceeded     a guest said more than a bound of `harness.bounds` lets it
     │   └── ImageError        a guest image or QEMU build could not be had
     ├── GuestError            the guest's side: an operation was refused, a command failed               ERROR
     │   ├── GuestPanic        the guest kernel panicked or oopsed
@@ -21,8 +23,9 @@ become a pass.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 
 class HarnessError(Exception):
@@ -138,6 +141,48 @@ class SshError(InfraError):
 
 class AgentError(InfraError):
     """The guest agent died, or sent something its protocol does not know."""
+
+
+class StorageError(InfraError):
+    """Something could not be written.
+
+    `what` names it, `path` is where, `errno` the kernel's reason, `needed` the bytes that were to be written and `free`
+    those that the file system has for this user, each None if it is not known.
+    """
+
+    def __init__(
+        self, message: str, *, what: str, path: Path, errno: int, needed: int | None, free: int | None, hint: str
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.what = what
+        self.path = path
+        self.errno = errno
+        self.needed = needed
+        self.free = free
+
+    def __reduce__(self) -> tuple[Callable[..., StorageError], tuple[object, ...]]:
+        """Let a worker hand it to its run: the arguments have names."""
+        given = {name: getattr(self, name) for name in ("what", "path", "errno", "needed", "free", "hint")}
+        return _storage_error, (self.message, given)
+
+
+def _storage_error(message: str, given: dict[str, Any]) -> StorageError:
+    return StorageError(message, **given)
+
+
+class BoundExceeded(InfraError):
+    """A guest said more than it may: `who` on `channel`, more than `bound` of `unit`; nothing of it is believed."""
+
+    def __init__(self, who: str, channel: str, *, bound: int, unit: str, evidence: Path | None = None) -> None:
+        super().__init__(
+            f"{who} said more than {bound:,} {unit} on its {channel}; the machine is ended",
+            hint="a guest that floods its channels is no witness; the bounds are in harness/bounds.py",
+            evidence=evidence,
+        )
+        self.who = who
+        self.channel = channel
+        self.bound = bound
+        self.unit = unit
 
 
 class ImageError(InfraError):

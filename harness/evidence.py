@@ -12,6 +12,7 @@ runs/20261122T081500Z-3f2a/          one directory per run; runs/latest points a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -22,6 +23,10 @@ from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, Self
+
+from harness import bounds
+from harness.errors import BoundExceeded, StorageError
+from harness.storage import FLOOR, require_room, write_text, writing
 
 JOURNAL = "journal.jsonl"
 
@@ -50,10 +55,20 @@ class Entry:
 
 
 class Journal:
-    """Writes entries to a new JSON-lines file, each flushed as it is written; safe to call from any thread."""
+    """Writes entries to a new JSON-lines file, each given to the kernel as it is recorded; from any thread.
+
+    The first entry that cannot be written, or that exceeds the bound of the file, is the last: it raises a StorageError
+    or BoundExceeded in the thread that opened the journal. In another thread nobody would hear of it there: it is
+    `failure` from then on, raised by the next entry or at the end, and waits on a machine are aborted by it.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("x", encoding="utf-8")
+        with writing(JOURNAL, path, alone=True):
+            self._file = path.open("xb", buffering=0)
+        self._owner = threading.get_ident()
+        self._failure: StorageError | BoundExceeded | None = None
+        self._raised = False
+        self._size = 0
         self._lock = threading.Lock()
         self._line = 0
         self._subscribers: list[Callable[[Entry], None]] = []
@@ -63,16 +78,30 @@ class Journal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         with self._lock:
-            self._file.close()
+            if not self._file.closed:
+                try:
+                    with writing(JOURNAL, self.path):
+                        self._file.close()
+                except StorageError as error:
+                    self._failure = self._failure or error
+        if self._failure is not None and not self._raised and kind is None:
+            raise self._failure
+
+    def failure(self) -> Exception | None:
+        """Give what kept an entry from being written, None while all were."""
+        return self._failure
 
     def subscribe(self, callback: Callable[[Entry], None]) -> None:
         """Call `callback` with every later entry, in the thread that records it."""
         self._subscribers.append(callback)
 
     def record(self, source: str, kind: str, /, *, t: float | None = None, **data: Any) -> Entry:
-        """Append one entry, stamped with now (or `t`) and the current step, and return it. Ignored once closed."""
+        """Append one entry, stamped with now (or `t`) and the current step, and return it. Ignored once closed.
+
+        Raises what `failure` gives, if this is the thread that opened the journal.
+        """
         with self._lock:
             self._line += 1
             entry = Entry(
@@ -80,12 +109,40 @@ class Journal:
             )
             if not self._file.closed:
                 line = {"t": round(entry.t, 6), "source": source, "kind": kind, "step": entry.step, "data": data}
-                self._file.write(json.dumps(line, default=_plain) + "\n")
-                self._file.flush()
+                self._append(json.dumps(line, default=_plain).encode() + b"\n", source)
+        if self._failure is not None and not self._tells_end(source) and threading.get_ident() == self._owner:
+            self._raised = True
+            raise self._failure
         for callback in self._subscribers:
             callback(entry)
         return entry
 
+    def _append(self, data: bytes, source: str) -> None:
+        if self._failure is None and self._size + len(data) > bounds.JOURNAL_BYTES:
+            self._failure = BoundExceeded(
+                "the guest", "journal", bound=bounds.JOURNAL_BYTES, unit="bytes", evidence=self.path
+            )
+        if self._failure is not None and not self._tells_end(source):
+            return
+        try:
+            with writing(JOURNAL, self.path, needed=len(data)):
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[self._file.write(rest) or 0 :]
+        except StorageError as error:
+            self._failure = error
+            with contextlib.suppress(OSError):  # half a line is no entry
+                self._file.truncate(self._size)
+            return
+        self._size += len(data)
+
+    def _tells_end(self, source: str) -> bool:
+        """Whether an entry of `source` is written also beyond the bound: how the run and its processes ended."""
+        return isinstance(self._failure, BoundExceeded) and source in _ENDS
+
+
+#: Channels of the harness itself, which say little.
+_ENDS = ("runner", "process")
 
 #: Channels that each guest has for itself; in the journal those of a nested guest go by `GUEST/CHANNEL`.
 _OWN_CHANNELS = ("kmsg", "console", "qmp", "ssh", "process")
@@ -102,7 +159,11 @@ class GuestJournal:
         """Append one entry; the guest's own channels carry its name, and entries of all others say it."""
         if source in _OWN_CHANNELS:
             return self._journal.record(f"{self._guest}/{source}", kind, t=t, **data)
-        return self._journal.record(source, kind, t=t, **{"guest": self._guest, **data})
+        return self._journal.record(source, kind, t=t, **{**data, "guest": self._guest})
+
+    def failure(self) -> Exception | None:
+        """Give what kept an entry from being written, None while all were."""
+        return self._journal.failure()
 
 
 class Record(Protocol):
@@ -110,6 +171,9 @@ class Record(Protocol):
 
     def record(self, source: str, kind: str, /, *, t: float | None = None, **data: Any) -> Entry:
         """Append one entry, and return it."""
+
+    def failure(self) -> Exception | None:
+        """Give what kept an entry from being written, None while all were."""
 
 
 def read_journal(path: Path) -> list[Entry]:
@@ -148,6 +212,10 @@ class VariantDirectory:
         """The path of the file `name` in this directory."""
         return self.path / name
 
+    def write_text(self, name: str, text: str) -> Path:
+        """Write `text`; StorageError where that fails."""
+        return write_text(self.path / name, text)
+
     def write_json(self, name: str, value: object) -> Path:
         """Write `value` (dataclasses allowed) as JSON in one step, so that a reader never sees half of it."""
         return write_json(self.path / name, value)
@@ -155,13 +223,13 @@ class VariantDirectory:
     def guest(self, name: str) -> VariantDirectory:
         """The directory of the files of the nested guest `name`, made if need be."""
         path = self.path / "guests" / name
-        path.mkdir(parents=True, exist_ok=True)
+        _make(path)
         return VariantDirectory(path)
 
     def counter(self, protection: str) -> VariantDirectory:
         """The directory of the counter-proof without `protection`, made if need be."""
         path = self.path / "counter" / protection
-        path.mkdir(parents=True, exist_ok=True)
+        _make(path)
         return VariantDirectory(path)
 
 
@@ -175,7 +243,8 @@ class RunDirectory:
     def create(cls, root: Path) -> RunDirectory:
         """Make a new run directory below `root` and point `root/latest` at it."""
         made = cls.named(root)
-        made.path.mkdir(parents=True)
+        require_room(root, FLOOR, "the evidence of a run")
+        _make(made.path)
         made.become_latest()
         return made
 
@@ -187,13 +256,14 @@ class RunDirectory:
     def become_latest(self) -> None:
         """Point `latest`, beside the directory, at it."""
         link = self.path.with_name(f".latest-{secrets.token_hex(4)}")
-        link.symlink_to(self.path.name)
-        os.replace(link, self.path.with_name("latest"))
+        with writing("the link to the latest run", link, alone=True):
+            link.symlink_to(self.path.name)
+            os.replace(link, self.path.with_name("latest"))
 
     def variant(self, scenario: str, variant: str) -> VariantDirectory:
         """The directory of one variant, made if need be."""
         path = self.path / scenario / (variant or "default")
-        path.mkdir(parents=True, exist_ok=True)
+        _make(path)
         return VariantDirectory(path)
 
     def variants(self) -> Iterator[VariantDirectory]:
@@ -204,10 +274,26 @@ class RunDirectory:
 
 def write_json(path: Path, value: object) -> Path:
     """Write `value` as indented JSON through a sibling file and a rename; several processes may do so at once."""
+    return write_whole(path, json.dumps(value, indent=2, default=_plain) + "\n")
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Write `text` through a sibling file and a rename, so that the old file stays where that fails: StorageError."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(value, indent=2, default=_plain) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    try:
+        write_text(partial, text, path.name)
+        with writing(path.name, path, alone=True):
+            os.replace(partial, path)
+    except StorageError:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
     return path
+
+
+def _make(directory: Path) -> None:
+    with writing("evidence", directory, alone=True):
+        directory.mkdir(parents=True, exist_ok=True)
 
 
 def _plain(value: object) -> object:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from harness.errors import InfraError
+from harness.storage import writing
 from harness.waiting import Deadline, wait_for
 
 #: Another process may be fetching and building everything on a slow line.
@@ -50,14 +50,9 @@ def _held(path: Path, kind: int, what: str, progress: Callable[[str], None]) -> 
 
 
 def _opened(path: Path) -> IO[str]:
-    try:
+    with writing("the lock file", path, alone=True):
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("a")
-    except OSError as error:
-        raise InfraError(
-            f"the lock {path} cannot be opened: {error.strerror}",
-            hint="the cache must be writable; VTD_CACHE names another directory for it",
-        ) from error
 
 
 def _taken(file: IO[str], kind: int) -> bool:

@@ -23,9 +23,10 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from harness.errors import InfraError, LaunchError, WaitTimeout
+from harness.storage import writing
 from harness.waiting import Deadline, wait_for
 
 #: Seconds each rung of the stop ladder is given before the next one is tried.
@@ -42,6 +43,9 @@ REFUSED_S = 0.5
 #: The parent may die between fork and prctl, and then no signal ever comes: the shell looks who its parent is and gives
 #: up if that is no longer the harness.
 _GUARD = '[ "$PPID" = "$0" ] || exit 1; exec "$@"'
+
+#: Bytes that `ulimit -f` counts in (POSIX). Where the harness has a lower limit itself, that stays.
+_BLOCK = 512
 
 #: Before an argv whose process the kernel shall kill when the thread that starts it ends, in whatever way.
 WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
@@ -69,18 +73,21 @@ class Process:
         stderr: Path,
         pass_fds: Sequence[int] = (),
         env: Mapping[str, str] | None = None,
+        file_bytes: int | None = None,
     ) -> None:
         """Start `argv`; its stdout and stderr are appended to the file `stderr`.
 
         `pass_fds` stay open in the child under the same numbers. `env` is added to the environment of the harness.
+        No file that it writes becomes longer than `file_bytes` (a multiple of 512): it gets SIGXFSZ or EFBIG.
         Raises LaunchError when the prefix or the program cannot be executed at all.
         """
         self.argv = tuple(argv)
         self._stderr = stderr
-        guarded = [*WITH_US, "/bin/sh", "-c", _GUARD, str(os.getpid()), *argv]
+        guard = _GUARD if file_bytes is None else f"ulimit -f {file_bytes // _BLOCK} 2>/dev/null; {_GUARD}"
+        guarded = [*WITH_US, "/bin/sh", "-c", guard, str(os.getpid()), *argv]
 
         def start() -> subprocess.Popen[bytes]:
-            with stderr.open("ab") as output:
+            with _opened(stderr) as output:
                 return subprocess.Popen(
                     guarded,
                     stdin=subprocess.DEVNULL,
@@ -128,6 +135,9 @@ class Process:
                     name = (task / "comm").read_text(errors="replace").strip()
                     used[name] = used.get(name, 0.0) + (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         return used
+
+    def failure(self) -> None:
+        """Give why what it says could not be kept: it is the kernel that keeps it."""
 
     def stderr_text(self) -> str:
         """Everything the process wrote to stdout and stderr so far."""
@@ -188,6 +198,11 @@ class Process:
             wait_for("the process group to be empty", lambda: not group_members(self.pid), Deadline.after(KILL_S))
         except WaitTimeout as error:
             raise InfraError(f"processes {group_members(self.pid)} of group {self.pid} survived SIGKILL") from error
+
+
+def _opened(path: Path) -> IO[bytes]:
+    with writing("what a process says", path, alone=True):
+        return path.open("ab")
 
 
 def die_with_parent(parent: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from harness import plan as planning
-from harness.errors import HarnessError
+from harness.errors import HarnessError, StorageError
 from harness.evidence import VariantDirectory
 from harness.lone_machines import BOOT_LONE_HELP, booting_lone
 from harness.plan import Plan
@@ -124,8 +124,12 @@ class ScenarioItem(pytest.Item):
         from harness.report.text import story_lines  # noqa: PLC0415
 
         services = self.config.stash[SERVICES]
-        run, host = services.run(), services.host()
-        result = suite.run_one(run, self.plan, host, prove=services.prove, watch=unseen)
+        try:
+            run, host = services.run(), services.host()
+            result = suite.run_one(run, self.plan, host, prove=services.prove, watch=unseen)
+        except StorageError as error:
+            self._end_session(services, error)
+            raise
         directory = VariantDirectory(run.path / result.evidence)
         self._record(result, directory, host.describe())
         text = "\n".join(story_lines(result, tell(directory), rerun="pytest"))
@@ -135,6 +139,11 @@ class ScenarioItem(pytest.Item):
             raise ScenarioError(text)
         if result.outcome is Outcome.FAIL or result.vacuous:
             raise ScenarioFailed(text)
+
+    def _end_session(self, services: Services, error: StorageError) -> None:
+        """Begin no other scenario: none could keep its evidence."""
+        services.unwritten = error
+        self.session.shouldstop = error.message
 
     def _record(self, result: Result, directory: VariantDirectory, host: dict[str, Any]) -> None:
         self.user_properties += [
@@ -252,18 +261,26 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Write the reports; a run whose scenarios were all skipped is no success."""
     services = session.config.stash[SERVICES]
-    if services.lacking:
+    if services.lacking or services.unwritten is not None:
         from harness import suite  # noqa: PLC0415 - collecting runs and reports nothing
 
         session.exitstatus = suite.ExitCode.ERROR
     if workerinput(session.config):
-        session.config.workeroutput[LACKING] = services.lacking  # type: ignore[attr-defined]  # made by pytest-xdist
+        session.config.workeroutput[LACKING] = services.lacking or services.unwritten is not None  # type: ignore[attr-defined]  # made by pytest-xdist
         return
     if services.directory is None or not services.directory.path.exists():  # workers had no scenario to run
         return
     from harness.report.write import write_reports  # noqa: PLC0415 - collecting runs and reports nothing
 
-    services.results = write_reports(services.directory)
+    try:
+        services.results = write_reports(services.directory)
+    except StorageError as error:
+        from harness.report.results import collect  # noqa: PLC0415
+        from harness.suite import ExitCode  # noqa: PLC0415
+
+        services.results = collect(services.directory)
+        services.write_line(f"error: {error}")
+        session.exitstatus = ExitCode.ERROR
     if exitstatus == pytest.ExitCode.OK and services.outcomes and set(services.outcomes) == {Outcome.SKIP}:
         session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
 

@@ -17,11 +17,12 @@ import pytest
 
 from harness import equipment
 from harness.equipment import HostFacts
-from harness.errors import HarnessError, InfraError
+from harness.errors import HarnessError, InfraError, StorageError
 from harness.evidence import RunDirectory
 from harness.host.slots import GuestSlots
 from harness.images.store import cache_directory
 from harness.result import Result
+from harness.storage import writing
 from harness.uninterrupted import interrupt
 from harness.verdict import Outcome
 
@@ -47,6 +48,7 @@ class Services:
     cold: bool
     opened: HostFacts | None = None
     lacking: bool = False
+    unwritten: StorageError | None = None
     directory: RunDirectory | None = None
     outcomes: list[Outcome] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
@@ -66,6 +68,8 @@ class Services:
 
     def run(self) -> RunDirectory:
         """Give the run directory; a worker uses the controller's."""
+        if self.unwritten is not None:
+            raise self.unwritten
         if self.directory is None:
             from harness import suite  # noqa: PLC0415 - collecting runs and reports nothing
             from harness.report.results import RUN  # noqa: PLC0415
@@ -73,7 +77,8 @@ class Services:
             given = workerinput(self.config).get("vtd_run")
             self.directory = RunDirectory(Path(given)) if given else self._begin()
             if given and not (self.directory.path / RUN).exists():
-                self.directory.path.mkdir(parents=True, exist_ok=True)  # another worker may be about the same
+                with writing("the evidence of a run", self.directory.path, alone=True):
+                    self.directory.path.mkdir(parents=True, exist_ok=True)  # another worker may be about the same
                 self.directory.become_latest()
                 command = workerinput(self.config)["mainargv"]
                 suite.describe(self.directory, self.host().describe(), prove=self.prove, command=command)

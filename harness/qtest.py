@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from harness.errors import InfraError
+from harness import bounds
+from harness.errors import BoundExceeded, InfraError
 from harness.waiting import Abort
 
 _WORDS = {1: "b", 2: "w", 4: "l", 8: "q"}
@@ -121,6 +122,8 @@ class Qtest:
         while True:
             line, found, rest = self._unread.partition(b"\n")
             if not found:
+                if len(self._unread) > bounds.LINE_BYTES:
+                    raise BoundExceeded("QEMU", "test channel", bound=bounds.LINE_BYTES, unit="bytes in a line")
                 received = self._received()
                 if not received:
                     raise ConnectionResetError("the channel is closed")

@@ -17,7 +17,7 @@ from harness.bare.running import BareRole, BareWitnesses, bare_session
 from harness.bare.session import BareSession
 from harness.catalog import scenario_of, steps_of
 from harness.equipment import HostFacts, open_host
-from harness.errors import HarnessError, LaunchError
+from harness.errors import HarnessError, LaunchError, StorageError
 from harness.evidence import Entry, Journal, VariantDirectory
 from harness.guest import Guest
 from harness.host.kvm_findings import is_kvms, kvm_words
@@ -26,7 +26,8 @@ from harness.lab.host import LabHost
 from harness.lab.host_log import heard
 from harness.lab.lending import lent
 from harness.lockfile import exclusive
-from harness.machine.launch import Machine
+from harness.machine.launch import CONSOLE, STDERR, TRACE, Machine
+from harness.machine.outgrown import outgrown
 from harness.machine.properties import resolve_all
 from harness.machine.spec import MachineSpec
 from harness.nested.guest import NestedGuest
@@ -38,6 +39,7 @@ from harness.recorder import Recorder
 from harness.result import Progress, Result, Watcher, summarise
 from harness.scenario.model import Scenario
 from harness.session import AttachedDevice, Session
+from harness.storage import LEFT, require_room
 from harness.templates.making import Ingredients
 from harness.verdict import Outcome
 from harness.vtd.source_id import SourceId
@@ -86,7 +88,7 @@ def accelerated(plan: Plan, host: HostFacts) -> Plan:
 
 def _execute(plan: Plan, directory: VariantDirectory, host: HostFacts, progress: Watcher) -> None:
     """Run the steps of one plan, or let QEMU refuse its machine; every error of ours ends up in the journal."""
-    directory.file("scenario.yaml").write_text(plan.text, encoding="utf-8")
+    directory.write_text("scenario.yaml", plan.text)
     directory.write_json("plan.json", plan)
     if plan.skip is not None:
         progress(Progress(plan.id, "skipped", Outcome.SKIP))
@@ -105,6 +107,8 @@ def _execute(plan: Plan, directory: VariantDirectory, host: HostFacts, progress:
             journal.record("runner", "error", type=type(error).__name__, message=message, detail=str(error))
             if plan.machine.accelerator == "kvm" and is_kvms(error):
                 host.distrust(plan.machine, kvm_words(error), nests=bool(plan.guests))
+            if isinstance(error, StorageError) and error.path.is_relative_to(directory.path):
+                raise  # nor can the evidence of what comes next
         journal.step = None
         # Not reached by a run that is interrupted or ended by a bug: without it the judge takes the run as cut off.
         journal.record("runner", "end")
@@ -179,6 +183,11 @@ def _each_step(plan: Plan, session: _Running, witnesses: _Witnesses, journal: Jo
         # A machine that stood still or began anew meanwhile has answered all the same, and what it told is of no use.
         if (error := session.abort()) is not None:
             raise error
+        # QEMU does not tell of a line that it could not write.
+        flooded = outgrown([journal.path.with_name(name) for name in (CONSOLE, TRACE, STDERR)])
+        if flooded is not None:
+            raise flooded
+        require_room(journal.path, LEFT, "the evidence of QEMU")
         journal.record("runner", "step-end", marker=marker, duration_s=round(time.monotonic() - begun, 3))
         journal.step = None
 

@@ -5,6 +5,7 @@ It decides nothing about outcomes; the runner does, and `exit_code` only sums up
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import runner
-from harness.errors import HarnessError
+from harness.errors import HarnessError, StorageError
 from harness.evidence import RunDirectory, VariantDirectory, write_json
 from harness.plan import Plan
 from harness.report.manifest import digest
@@ -25,6 +26,7 @@ from harness.report.results import IMAGE, RUN, store
 from harness.report.story import PLAN, VERDICT
 from harness.result import Result, Watcher
 from harness.runner import HostFacts
+from harness.storage import LEFT, require_room
 from harness.verdict import CounterProof, Outcome, Verdict
 
 #: In a variant's directory where a bug of the harness ended it.
@@ -65,18 +67,29 @@ def describe(run: RunDirectory, host: Mapping[str, Any], *, prove: bool, command
 def run_one(run: RunDirectory, plan: Plan, host: HostFacts, *, prove: bool, watch: Watcher) -> Result:
     """Run one plan and keep its result. Whatever the runner could not turn into a verdict is an ERROR.
 
+    StorageError if its evidence cannot be written, which no other plan of the run could do without either. The ERROR is
+    kept where there is room for that.
+
     The plan is written first of all, so that a variant that was begun can never be missing from the results.
     """
     directory = run.variant(plan.scenario, plan.variant)
     directory.write_json(PLAN, plan)
     try:
+        require_room(run.path, LEFT, "evidence")
         if plan.skip is None and plan.machine.kind == "linux":
             directory.write_json(IMAGE, _image(plan, host))
         result = runner.run_plan(plan, directory, host, prove=prove, progress=watch)
+    except StorageError as error:
+        if not error.path.absolute().is_relative_to(run.path.absolute()):
+            result = _error(run, plan, directory, str(error))
+        else:
+            with contextlib.suppress(StorageError):  # there may be room for so little
+                store(directory, _error(run, plan, directory, str(error)))
+            raise
     except HarnessError as error:
         result = _error(run, plan, directory, str(error))
     except Exception as error:  # noqa: BLE001 - a bug of ours must become an ERROR, and other plans can still run
-        directory.file(TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
+        directory.write_text(TRACEBACK, traceback.format_exc())
         told = f"a bug of the harness: {type(error).__name__}: {error} (see {TRACEBACK})"
         result = _error(run, plan, directory, told)
     store(directory, result)

@@ -151,6 +151,6 @@ def test_an_error_lets_go_of_it(path) -> None:
 def test_a_cache_that_cannot_be_written_is_told_with_what_to_do(tmp_path):
     (tmp_path / "file").touch()
     for hold in (lambda path: exclusive(path, "it", print), lambda path: shared(path, "it", print), exclusive_now):
-        with pytest.raises(InfraError, match="cannot be opened") as caught, hold(tmp_path / "file" / "x.lock"):
+        with pytest.raises(InfraError, match="cannot be written") as caught, hold(tmp_path / "file" / "x.lock"):
             pass
         assert "VTD_CACHE" in str(caught.value)

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from harness.atlas.chart import Chart, causes
 from harness.atlas.page import page
-from harness.evidence import RunDirectory, write_json
+from harness.evidence import RunDirectory, write_json, write_whole
 
 JSON, HTML, MARKDOWN = "atlas.json", "atlas.html", "atlas.md"
 
@@ -16,8 +16,8 @@ def write_atlas(run: RunDirectory, chart: Chart) -> str:
     """Write the three files and give the text of the page."""
     text = page(chart)
     write_json(run.path / JSON, chart.as_json())
-    (run.path / MARKDOWN).write_text(text, encoding="utf-8")
-    (run.path / HTML).write_text(html(chart), encoding="utf-8")
+    write_whole(run.path / MARKDOWN, text)
+    write_whole(run.path / HTML, html(chart))
     return text
 
 

@@ -12,6 +12,7 @@ from harness.cli import atlas, measure, prepare, records, running, scenarios, sh
 from harness.errors import HarnessError
 from harness.selection import Unselectable
 from harness.source.diagnostics import InputError
+from harness.storage import is_storage
 from harness.suite import ExitCode
 from harness.uninterrupted import interrupt
 
@@ -61,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # What a supervisor's patience ends is ended as by Ctrl-C: the machine is stopped, and what ran is reported.
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        return int(arguments.command(arguments))
+        status = int(arguments.command(arguments))
+        sys.stdout.flush()
+        return status
     except (InputError, Unselectable) as error:
         print(error, file=sys.stderr)
         return ExitCode.WRONG_INPUT
@@ -75,6 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of a pipe has enough (`harness list | head`); keep the interpreter from complaining at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.PASSED
+    except OSError as error:
+        if not is_storage(error):
+            raise
+        print(f"error: {error.filename or 'what was to be told'} cannot be written: {error.strerror}", file=sys.stderr)
+        return ExitCode.ERROR
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -7,13 +7,14 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from harness import plan as planning
 from harness import runner, suite
 from harness.cli.commands import add, add_host, positive
 from harness.cli.interrupts import Interrupts
-from harness.errors import HarnessError
+from harness.errors import HarnessError, StorageError
 from harness.evidence import RunDirectory
 from harness.host.slots import GuestSlots
 from harness.lab.host import nic_address
@@ -21,6 +22,7 @@ from harness.lone_machines import BOOT_LONE_HELP, booting_lone
 from harness.plan import Plan
 from harness.report.live import Live
 from harness.report.pace import in_words, longest_first, usual_durations
+from harness.report.results import collect
 from harness.report.terminal import closing
 from harness.report.write import write_reports
 from harness.result import Progress, Result
@@ -78,7 +80,8 @@ def run_scenarios(arguments: argparse.Namespace) -> int:
 def run_and_keep(arguments: argparse.Namespace) -> tuple[int, RunDirectory | None]:
     """Run what is chosen, and give the exit status and where the evidence is, None if nothing ran.
 
-    On Ctrl-C the machines are stopped and what ran so far is reported.
+    On Ctrl-C the machines are stopped and what ran so far is reported. So it is where evidence cannot be written any
+    more, before the StorageError that says so.
     """
     files, ids = split_names(arguments.names)
     if arguments.nics and arguments.host is None:
@@ -100,18 +103,40 @@ def run_and_keep(arguments: argparse.Namespace) -> tuple[int, RunDirectory | Non
         run = suite.begin(arguments.runs, host.describe(), prove=arguments.prove)
         live.expect([plan.id for plan in plans], usual=usual, workers=jobs)
         work = _Work(Job(run, host, arguments.prove), live, exit_first=arguments.exitfirst)
+        interrupted, unwritten = False, _Unwritten()
         with Interrupts() as interrupts:
-            if jobs > 1:
-                order = longest_first([plan.id for plan in plans], usual)
-                interrupted = interrupts.ended_early(lambda: work.spread([plans[index] for index in order], jobs))
-            else:
-                interrupted = interrupts.ended_early(lambda: work.in_turn(plans))
-            results = write_reports(run)
+            with unwritten:
+                if jobs > 1:
+                    order = longest_first([plan.id for plan in plans], usual)
+                    interrupted = interrupts.ended_early(lambda: work.spread([plans[index] for index in order], jobs))
+                else:
+                    interrupted = interrupts.ended_early(lambda: work.in_turn(plans))
+            results = collect(run)
+            with unwritten:
+                write_reports(run)
             for line in closing(run, results, live.style, interrupted=interrupted):
                 live.note(line)
             if interrupted and len(results) < len(plans):
                 live.note(f"{len(plans) - len(results)} of {len(plans)} were not begun")
+            if unwritten.first is not None:
+                live.note(f"{len(results)} of {len(plans)} were begun; their verdicts are kept")
+                raise unwritten.first
     return ExitCode.INTERRUPTED if interrupted else suite.exit_code(results), run
+
+
+@dataclass(slots=True)
+class _Unwritten:
+    """Ends what cannot write any more, and keeps why, so that what ran is told all the same."""
+
+    first: StorageError | None = None
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> bool:
+        if isinstance(error, StorageError):
+            self.first = self.first or error
+        return isinstance(error, StorageError)
 
 
 @dataclass(frozen=True, slots=True)

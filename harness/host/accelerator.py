@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import InfraError
+from harness.errors import InfraError, StorageError
 from harness.evidence import write_json
 from harness.images.qemu_build import QemuBuild
 from harness.machine.parts import QemuBinary
@@ -96,7 +96,7 @@ def probe_kvm(qemu: QemuBuild, memory: Path | None = None) -> KvmFinding:
         usable=problem is None, reason=f"no vCPU runs with KVM here: {problem}" if problem else "a vCPU ran"
     )
     if memory is not None and problem != _TOO_SLOW:  # a busy host is no property of KVM
-        with contextlib.suppress(OSError):  # a cache that cannot be written: it is asked anew each time
+        with contextlib.suppress(OSError, StorageError):  # a cache that cannot be written: it is asked anew each time
             memory.parent.mkdir(parents=True, exist_ok=True)
             write_json(memory, {"asked": asked, "usable": found.usable, "reason": found.reason})
     return found

@@ -17,6 +17,7 @@ from harness.host.accelerator import ACCELERATOR, KvmFinding, kvm_missing, probe
 from harness.images.apt import apt_found
 from harness.images.qemu_build import QemuBuild
 from harness.images.store import QEMU, ImageStore
+from harness.storage import free_bytes
 
 #: The device types that the machines and scenarios use.
 DEVICE_TYPES = ("intel-iommu", "edu", "e1000e", "igb", "virtio-net-pci", "pcie-root-port", "pcie-pci-bridge")
@@ -147,9 +148,8 @@ def _images(store: ImageStore) -> Iterator[Need]:
 
 def _room(store: ImageStore, runs: Path) -> Iterator[Need]:
     for name, place, wanted in (("disk cache", store.cache, _CACHE_BYTES), ("disk runs", runs.absolute(), _RUNS_BYTES)):
-        existing = next(path for path in (place, *place.parents) if path.exists())
-        free = shutil.disk_usage(existing).free
-        found = f"{free / _GIB:.1f} GiB free at {existing}"
+        free = free_bytes(place) or 0
+        found = f"{free / _GIB:.1f} GiB free at {place}"
         yield Need(name, free >= wanted, found, f"free {wanted / _GIB:.1f} GiB there, or set VTD_CACHE (cache)")
     available = _available_memory()
     found = f"{available / _GIB:.1f} GiB available"

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from harness.errors import StorageError
 from harness.evidence import write_json
 from harness.images.packages import sha256
 
@@ -38,7 +39,7 @@ def first_wrong(directory: Path, digests: Mapping[str, str], memory: Path) -> st
             return name
     newest = max((stamp[-1] for stamp in (before or {}).values()), default=0)
     if before is not None and newest + _SETTLED_NS < time.time_ns():
-        with contextlib.suppress(OSError):  # a cache that cannot be written is checked anew each time
+        with contextlib.suppress(OSError, StorageError):  # a cache that cannot be written is checked anew each time
             memory.parent.mkdir(parents=True, exist_ok=True)
             write_json(memory, {"digests": dict(digests), "stamps": before})
     return None

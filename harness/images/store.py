@@ -46,6 +46,7 @@ from harness.images.recipe import (
 )
 from harness.images.sysroot import Sysroot
 from harness.lockfile import exclusive
+from harness.storage import writing
 
 Progress = Callable[[str], None]
 
@@ -238,7 +239,8 @@ class ImageStore:
             with exclusive(self.cache / "locks" / f"{name}.lock", name, progress) as lock:
                 record = _intact(directory, lambda _: None)
                 if record is None:
-                    record = self._build(name, recipe, locked, directory, progress, lock=lock)
+                    with writing(f"the build of {name}", self.cache):
+                        record = self._build(name, recipe, locked, directory, progress, lock=lock)
         if record["replaced"] and directory not in self._checked:
             progress(f"{name}: not of the locked packages: {'; '.join(record['replaced'])}")
         self._checked[directory] = record

@@ -7,6 +7,7 @@ import json
 import secrets
 from collections.abc import Iterator
 
+from harness.answers import read_message, require_answer
 from harness.errors import InfraError, SshError
 from harness.evidence import Record
 from harness.nested.sending import start_program
@@ -38,9 +39,10 @@ class HostLog:
         line = self._channel.read_line(Deadline.after(_ANSWER_S))
         if line is None:
             raise SshError(f"the lab host's log cannot be heard any more: {self._channel.stderr_text().strip()}")
-        told = json.loads(line)
+        told = read_message(line, "the lab host's log")
         if "failed" in told:
             raise InfraError(f"the lab host's log cannot be read: {told['failed']}", hint="log in to the host as root")
+        require_answer("kmsg", told, "the lab host's log")
         if told["lost"]:
             self._journal.record(LOG, "lost")
         for entry in told["entries"]:

@@ -8,11 +8,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.answers import Named, read_message, require
 from harness.errors import InfraError, SshError
 from harness.evidence import Record
 from harness.nested.sending import start_program
 from harness.ssh import Channel, Ssh
 from harness.waiting import Deadline
+
+_LENDER = "the host's lender of NICs"
+
+#: What it says, by the key that tells one from another.
+_TOLD = {
+    "lending": {"lending": {"address": str, "driver": (str, None), "group": (str, None), "id": str}},
+    "lent": {"lent": int},
+    "refused": {"refused": str, "hint": (str, None)},
+    "returned": {"returned": Named((str, None)), "kept": Named([(str, None)])},
+}
 
 _PROGRAM = ("harness.lab.nic_there", "harness.lab.lender")
 
@@ -63,17 +74,21 @@ def _taken(channel: Channel) -> Mapping[str, Loan]:
             raise InfraError(f"the lab host keeps its NIC: {told['refused']}", hint=told["hint"])
         if "lent" in told:
             return loans
+        if "lending" not in told:
+            raise InfraError(f"{_LENDER} gave back what it had not lent")
         nic = told["lending"]
         loans[nic["address"]] = Loan(nic["address"], nic["driver"], nic["group"], nic["id"])
 
 
 def _given_back(channel: Channel, loans: Mapping[str, Loan], journal: Record) -> None:
     told = _told(channel)
+    if "returned" not in told:
+        raise InfraError(f"{_LENDER} does not tell what it gave back: {told}")
     for address, loan in loans.items():
         now = told["returned"].get(address)
         journal.record("lab", "returned", address=address, before=loan.driver, driver=now, kept=address in told["kept"])
         if address in told["kept"]:
-            text, hint = told["kept"][address]
+            text, hint = (*told["kept"][address], None, None)[:2]
             raise InfraError(f"the lab host's NIC did not come back: {text}", hint=hint)
         if now != loan.driver:
             raise InfraError(f"the lab host's NIC {address} had {loan.driver}, and has {now} now")
@@ -84,5 +99,9 @@ def _told(channel: Channel) -> dict[str, Any]:
     if line is None:
         said = channel.stderr_text().strip()
         raise SshError(f"the host's lender of NICs ended: {said.splitlines()[-1] if said else 'without a word'}")
-    told: dict[str, Any] = json.loads(line)
-    return told
+    told = read_message(line, _LENDER)
+    for key, shape in _TOLD.items():
+        if key in told:
+            require(told, shape, _LENDER)
+            return told
+    raise InfraError(f"{_LENDER} says something else: {line[:200]}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import InfraError, SshError
+from harness.answers import read_message, require
+from harness.errors import AgentError, InfraError, SshError
 from harness.host.doctor import Need
 from harness.nested.sending import start_program
 from harness.ssh import Ssh
@@ -17,6 +18,24 @@ _PROGRAM = ("harness.lab.nic_there", "harness.lab.surveyor")
 
 #: Seconds for the host to answer; a host of a few hundred devices takes less than one.
 _ANSWER_S = 30.0
+
+_TOLD = {
+    **dict.fromkeys(("uid", "cpus", "memory_mib", "groups"), int),
+    **dict.fromkeys(("home", "kernel", "machine", "python", "kvm"), str),
+    **dict.fromkeys(("vfio", "log_readable"), bool),
+    "tar": (str, None),
+    "iommus": [str],
+    "nics": [
+        {
+            "address": str,
+            "id": str,
+            **dict.fromkeys(("driver", "group"), (str, None)),
+            "interfaces": [str],
+            "obstacle": ([(str, None)], None),
+            "left_behind": bool,
+        }
+    ],
+}
 
 _OLDEST_PYTHON = (3, 9)
 
@@ -82,7 +101,7 @@ class Survey:
     def needs(self) -> Iterator[Need]:
         """Tell what is needed for any machine there; what only a handed NIC needs is told by `nic_needs`."""
         yield Need("architecture", self.machine == "x86_64", self.machine, "take an x86-64 host")
-        old = tuple(map(int, self.python.split(".")[:2])) < _OLDEST_PYTHON
+        old = tuple(map(int, re.findall(r"[0-9]{1,4}", self.python)[:2])) < _OLDEST_PYTHON
         yield Need("python there", not old, self.python, "apt-get install python3 (3.9 or newer)")
         yield Need("tar there", self.tar is not None, self.tar or "not there", "apt-get install tar")
 
@@ -118,6 +137,8 @@ def take_survey(ssh: Ssh, *, root: str = "/") -> Survey:
         last = said.splitlines()[-1] if said else "not a word"
         raise SshError(f"the host does not tell what it has: {last}", hint="it needs python3, 3.9 or newer")
     try:
-        return Survey.of(json.loads(line))
-    except (ValueError, KeyError, TypeError) as error:
+        told = read_message(line, "the host")
+        require(told, _TOLD, "the host")
+        return Survey.of(told)
+    except (AgentError, ValueError, KeyError, TypeError, IndexError) as error:
         raise InfraError(f"the host told something else than what it has: {line[:200]} ({error})") from error

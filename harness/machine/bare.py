@@ -16,11 +16,13 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
+from harness import bounds
 from harness.errors import LaunchError, MonitorError, WaitTimeout
 from harness.evidence import Journal, VariantDirectory
 from harness.machine import repro
 from harness.machine.bare_argv import MEMORY, BareChannels, bare_command_line
 from harness.machine.launch import ARGV, GREETING_S, STDERR, TRACE, in_memory, journal_qmp, require_plain
+from harness.machine.outgrown import outgrown
 from harness.machine.parts import QemuBinary
 from harness.machine.properties import QemuFacts, resolve_all
 from harness.machine.spec import ROM_TABLE, MachineSpec
@@ -91,7 +93,7 @@ class BareMachine:
                 trace=str(directory.file(TRACE)),
             )
             argv = bare_command_line(spec, iommus, devices, channels, qemu)
-            directory.file(ARGV).write_text(repro.shell_lines(argv) + "\n", encoding="utf-8")
+            directory.write_text(ARGV, repro.shell_lines(argv) + "\n")
             machine = cls(argv, directory, journal, memory)
             machine.monitor = stack.enter_context(
                 Monitor(monitor_ours, "qmp", lambda kind, message: journal_qmp(journal, kind, message))
@@ -100,7 +102,9 @@ class BareMachine:
             machine.wires = wires
             inherited = [memory, rom, monitor_theirs.fileno(), qtest_theirs.fileno()]
             inherited += [wire.qemu_fd for wire in wires.values()]
-            machine.process = Process(argv, stderr=directory.file(STDERR), pass_fds=inherited, env=qemu.env)
+            machine.process = Process(
+                argv, stderr=directory.file(STDERR), pass_fds=inherited, env=qemu.env, file_bytes=bounds.QEMU_FILE_BYTES
+            )
             stack.callback(lambda: machine.process.stop(quit=None))
             machine._watch()
             journal.record("process", "start", pid=machine.process.pid, argv=list(argv))
@@ -176,6 +180,10 @@ class BareMachine:
             refused = isinstance(error, MonitorError) and error.error_class is not None
             if not refused and self.ended_within(1.0):
                 status = self.process.poll()
+                files = [self.directory.file(name) for name in (TRACE, STDERR)]
+                flooded = outgrown(files)
+                if flooded is not None:
+                    raise flooded from error
                 raise self.launch_error(f"QEMU ended on its own with exit status {status}") from error
             raise
         except WaitTimeout as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from harness import bounds
 from harness.console import REPORT_S, Console
 from harness.errors import (
     AgentError,
@@ -27,6 +28,7 @@ from harness.errors import (
 from harness.evidence import Journal, Record, VariantDirectory
 from harness.machine import acpi_override, migration, repro, taken
 from harness.machine.argv import Channels, Ram, command_line
+from harness.machine.outgrown import outgrown
 from harness.machine.parts import BootImage, QemuBinary
 from harness.machine.properties import QemuFacts, resolve_all
 from harness.machine.spec import MachineSpec
@@ -39,6 +41,7 @@ from harness.process import Process, StopRung
 from harness.qmp import Monitor
 from harness.qtest import Qtest, QtestLost
 from harness.ssh import KeyPair, SshLine
+from harness.storage import LEFT, lacking, write_text, writing
 from harness.waiting import Abort, Deadline, wait_for
 from harness.wire import Wire
 
@@ -146,7 +149,7 @@ class Machine:
                 initrd = Path(f"/proc/self/fd/{override_fd}")
                 boots = StubImage(image.name, image.digest, image.kernel, initrd, image.disks)
             argv = command_line(spec, iommus, channels, boots, qemu, ram=ram, incoming=template is not None)
-            directory.file(ARGV).write_text(repro.shell_lines(argv) + "\n", encoding="utf-8")
+            directory.write_text(ARGV, repro.shell_lines(argv) + "\n")
             _write_script(directory.file(REPRO), repro.script(spec, iommus, image, qemu, spec.wires))
             machine = cls(argv, directory, journal, stack)
             machine.wires, machine.monitor, machine.keys = wires, monitor, GuestKeys(client, host_public)
@@ -195,9 +198,12 @@ class Machine:
     def abort(self) -> Exception | None:
         """What makes every further wait on this machine pointless.
 
-        QEMU has ended, its process is stopped, QMP told of something that nobody asked for, or the guest kernel has
-        panicked; the same of the machine that this one runs in.
+        Its evidence cannot be kept, QEMU has ended, its process is stopped, QMP told of something that nobody asked
+        for, or the guest kernel has panicked; the same of the machine that this one runs in.
         """
+        unheard = self._unheard()
+        if unheard is not None:
+            return unheard
         for check in self.beneath:
             error = check()
             if error is not None:
@@ -241,6 +247,12 @@ class Machine:
     def _halt_error(self, halt: Halt) -> MachineHalted:
         return halt.error(self.process.stderr_text(), self.console.tail(20), self.directory.path)
 
+    def _unheard(self) -> Exception | None:
+        """What keeps evidence of this machine from being complete: no room, or a bound that was exceeded."""
+        failure = self.journal.failure() or self.process.failure()
+        failure = failure or outgrown([self.directory.file(name) for name in (CONSOLE, TRACE, STDERR)])
+        return failure or lacking(self.directory.path, LEFT, "the evidence of QEMU")
+
     def launch_error(self, message: str) -> LaunchError:
         """A LaunchError with all that is known about this machine."""
         return LaunchError(
@@ -282,7 +294,8 @@ class Machine:
 
     def device_add(self, qdev: Mapping[str, Any], *, timeout_s: float = 10.0) -> None:
         """Plug the device `qdev` (`{"driver", "id", "bus", ...}`); MonitorError with QEMU's reason if it refuses."""
-        with self.directory.file(REPRO).open("a", encoding="utf-8") as script:
+        path = self.directory.file(REPRO)
+        with writing(REPRO, path, alone=True), path.open("a", encoding="utf-8") as script:
             script.write(repro.device_add_note(qdev))
         with self.explaining():
             self.monitor.execute_raw("device_add", qdev, timeout_s=timeout_s)
@@ -330,7 +343,13 @@ class Machine:
         return whole_lines(self.directory.file(TRACE), since_offset)
 
     def _launch(self, inherited: Sequence[int], env: Mapping[str, str]) -> None:
-        self.process = Process(self.argv, stderr=self.directory.file(STDERR), pass_fds=inherited, env=env)
+        self.process = Process(
+            self.argv,
+            stderr=self.directory.file(STDERR),
+            pass_fds=inherited,
+            env=env,
+            file_bytes=bounds.QEMU_FILE_BYTES,
+        )
         self._stack.callback(lambda: self.process.stop(quit=None))
         self.journal.record("process", "start", pid=self.process.pid, argv=list(self.argv))
         self.watch()
@@ -445,7 +464,7 @@ def journal_qmp(journal: Record, kind: str, message: Mapping[str, Any]) -> None:
 
 
 def _write_script(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
     path.chmod(0o755)
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import Unsupported
+from harness.errors import StorageError, Unsupported
 from harness.evidence import write_json
 from harness.machine.parts import QemuBinary
 from harness.machine.spec import IommuSpec, OptionValue
+from harness.storage import writing
 
 IOMMU_DEVICE = "intel-iommu"
 
@@ -83,10 +84,9 @@ def facts(qemu: QemuBinary, cache: Path) -> QemuFacts:
         return _from_json(json.loads(stored.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError):
         found = introspect(qemu)
-    cache.mkdir(parents=True, exist_ok=True)
-    partial = cache / f".{stored.name}.{os.getpid()}"
-    write_json(partial, {**asdict(found), "devices": sorted(found.devices), "cpus": sorted(found.cpus)})
-    partial.replace(stored)
+    with contextlib.suppress(StorageError), writing("what QEMU offers", stored):  # it is then asked each time
+        cache.mkdir(parents=True, exist_ok=True)
+        write_json(stored, {**asdict(found), "devices": sorted(found.devices), "cpus": sorted(found.cpus)})
     return found
 
 

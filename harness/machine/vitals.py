@@ -56,6 +56,9 @@ class QemuProcess(Watched, Protocol):
     def poll(self) -> int | None:
         """Give the exit status, None while it runs."""
 
+    def failure(self) -> Exception | None:
+        """Give why what it says could not be kept, None while it was."""
+
     def kill(self) -> None:
         """Kill it without waiting."""
 

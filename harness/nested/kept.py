@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import selectors
 import signal
 import socket
@@ -21,14 +22,34 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import IO, Any, Self
 
-from harness.errors import HarnessError, InfraError, LaunchError, SshError, WaitTimeout
+from harness import bounds
+from harness.answers import read_message, require
+from harness.errors import (
+    AgentError,
+    BoundExceeded,
+    HarnessError,
+    InfraError,
+    LaunchError,
+    SshError,
+    StorageError,
+    WaitTimeout,
+)
 from harness.nested.sending import start_program
 from harness.process import KILL_S, QUIT_S, REFUSED_S, TERM_S, StopRung
 from harness.ssh import Channel, Ssh
+from harness.storage import writing
 from harness.waiting import Deadline, wait_for
 
 #: The far end.
 _PROGRAM = ("harness.nested.keeper",)
+
+#: What its control frames say.
+_TOLD = {"started": int, "exit": int, "state": str, "scratch": bytes, "failed": str}
+
+_SCRATCH = re.compile(rb'\{"scratch": "([0-9a-f]*)"\}')
+
+#: It is asked one thing at a time.
+_ANSWERS = 8
 
 _FRAME = struct.Struct("!BI")
 _CHUNK = 1 << 16
@@ -110,7 +131,7 @@ class KeptProcess:
                 self._sinks[len(near)] = _onto_wire(end)
             for number, name in enumerate(job.outputs, start=1 + len(near)):
                 file = stack.enter_context(files[name].open("ab", buffering=0))
-                self._sinks[number] = _into_file(file)
+                self._sinks[number] = _into_file(file, files[name])
             self._channel: Channel = start_program(ssh, _PROGRAM, job.line())
             stack.callback(self._channel.close)
             self._pumps = [
@@ -146,6 +167,10 @@ class KeptProcess:
     def cpu_s(self) -> dict[str, float]:
         """Nothing: what its threads have run is not carried here."""
         return {}
+
+    def failure(self) -> Exception | None:
+        """What ended it here: a bound that it exceeded, or a file that could not be written; None otherwise."""
+        return self._lost if isinstance(self._lost, (BoundExceeded, StorageError, AgentError)) else None
 
     def stderr_text(self) -> str:
         """What the program wrote to stdout and stderr so far."""
@@ -239,6 +264,8 @@ class KeptProcess:
                 told += data
                 while len(told) >= _FRAME.size:
                     number, length = _FRAME.unpack_from(told)
+                    if length > bounds.FRAME_BYTES:
+                        raise BoundExceeded("the keeper", "output", bound=bounds.FRAME_BYTES, unit="bytes in a frame")
                     if len(told) < _FRAME.size + length:
                         break
                     frame = bytes(told[_FRAME.size : _FRAME.size + length])
@@ -254,15 +281,27 @@ class KeptProcess:
 
     def _take(self, number: int, frame: bytes) -> None:
         if number:
+            if number not in self._sinks:
+                raise AgentError(f"the keeper has no channel {number}")
             self._sinks[number](frame)
             return
-        message = json.loads(frame)
-        if "exit" in message:
+        try:
+            memory = _SCRATCH.fullmatch(frame)  # longer than any other message
+            message = {"scratch": memory[1].decode()} if memory else read_message(frame.decode(), "the keeper")
+        except UnicodeDecodeError as error:
+            raise AgentError(f"the keeper: a control frame that is no text ({error})") from None
+        told = next((key for key in _TOLD if key in message), None)
+        if told is None or len(message) != 1:
+            raise AgentError(f"the keeper says something else: {str(message)[:200]}")
+        require(message, {told: _TOLD[told]}, "the keeper")
+        if told == "exit":
             self._status = int(message["exit"])
-        elif "state" in message:
+        elif told == "state":
             self._state = str(message["state"])
-        else:
+        elif self._answers.qsize() < _ANSWERS:
             self._answers.put(message)
+        else:
+            raise BoundExceeded("the keeper", "control", bound=_ANSWERS, unit="answers that nobody asked for")
 
     def _forward(self, ends: Sequence[socket.socket]) -> None:
         """Carry what is said on the near ends to the keeper."""
@@ -287,9 +326,20 @@ class KeptProcess:
             pump.join(timeout=5.0)
 
 
-def _into_file(file: IO[bytes]) -> Callable[[bytes], None]:
+def _into_file(file: IO[bytes], path: Path) -> Callable[[bytes], None]:
+    size = 0
+
     def put(data: bytes) -> None:
-        file.write(data)
+        nonlocal size
+        size += len(data)
+        if size > bounds.QEMU_FILE_BYTES:
+            raise BoundExceeded(
+                "the guest", path.name, bound=bounds.QEMU_FILE_BYTES, unit="bytes in its file", evidence=path
+            )
+        with writing(path.name, path, needed=len(data), alone=True):
+            rest = memoryview(data)
+            while rest:
+                rest = rest[file.write(rest) or 0 :]
 
     return put
 

@@ -67,7 +67,7 @@ def start_on(
     if taps is not None:
         channels = replace(channels, wires={name: f"tap,fd={fd}" for name, fd in wire_fds.items()})
     argv = command_line(spec, iommus, channels, image, place.qemu)
-    directory.file(ARGV).write_text(repro.shell_lines(argv) + "\n", encoding="utf-8")
+    directory.write_text(ARGV, repro.shell_lines(argv) + "\n")
     job = Job(
         argv=argv,
         env=place.qemu.env,

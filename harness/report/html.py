@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.evidence import RunDirectory, VariantDirectory
+from harness.evidence import RunDirectory, VariantDirectory, write_whole
 from harness.report.bars import WIDTH, DrawnChart, draw
 from harness.report.story import VERDICT, State, StepStory, Story, read_json, tell
 from harness.report.text import WITNESSES, totals, witness_order
@@ -120,9 +120,7 @@ class Proven:
 def write_html(run: RunDirectory, host: Mapping[str, Any], results: Sequence[Result]) -> Path:
     """Write the page of `run`; `host` is that of `results.json`."""
     path = run.path / INDEX
-    partial = path.with_name(f".{INDEX}.partial")
-    partial.write_text(render(run, host, results), encoding="utf-8")
-    return partial.replace(path)
+    return write_whole(path, render(run, host, results))
 
 
 def render(run: RunDirectory, host: Mapping[str, Any], results: Sequence[Result]) -> str:

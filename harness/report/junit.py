@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from harness.evidence import RunDirectory, VariantDirectory
+from harness.evidence import RunDirectory, VariantDirectory, write_whole
 from harness.report.story import tell
 from harness.report.text import story_lines
 from harness.result import Result
@@ -36,7 +36,7 @@ def write_junit(run: RunDirectory, host: Mapping[str, Any], results: Sequence[Re
     root.append(suite)
     ET.indent(root)
     path = run.path / JUNIT
-    ET.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
+    write_whole(path, ET.tostring(root, encoding="unicode", xml_declaration=True))
     return path
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import paramiko
 
-from harness.errors import HarnessError, SshError
+from harness import bounds
+from harness.errors import BoundExceeded, HarnessError, SshError
 from harness.uninterrupted import uninterrupted
 from harness.waiting import Abort, Deadline, wait_for
 
@@ -66,6 +67,8 @@ class Channel:
     def read_line(self, deadline: Deadline, abort: Sequence[Abort] = ()) -> str | None:
         """The next line of stdout without its newline; None when the command closed its stdout."""
         while b"\n" not in self._pending:
+            if len(self._pending) > bounds.LINE_BYTES:
+                raise BoundExceeded("the far end", f"'{self.command}'", bound=bounds.LINE_BYTES, unit="bytes in a line")
             data = self.read(deadline, abort)
             if not data:
                 return None
@@ -121,6 +124,9 @@ class Channel:
                 if not data:
                     return
                 self._stderr += data
+                if len(self._stderr) > bounds.STREAM_BYTES:
+                    where = f"stderr of '{self.command}'"
+                    raise BoundExceeded("the far end", where, bound=bounds.STREAM_BYTES, unit="bytes")
 
 
 class Terminal:

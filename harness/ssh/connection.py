@@ -12,7 +12,8 @@ from typing import Self, TypeVar
 
 import paramiko
 
-from harness.errors import SshError
+from harness import bounds
+from harness.errors import BoundExceeded, SshError
 from harness.ssh.channel import Channel, Completed, Terminal
 from harness.ssh.keys import KeyPair
 from harness.ssh.line import SshLine
@@ -119,8 +120,12 @@ class Ssh:
                 if stdin:
                     channel.send(stdin, deadline)
                 channel.send_eof()
-                stdout = b"".join(iter(lambda: channel.read(deadline), b""))
-                return Completed(channel.status(deadline), stdout, channel.stderr_bytes())
+                stdout = bytearray()
+                while data := channel.read(deadline):
+                    stdout += data
+                    if len(stdout) > bounds.STREAM_BYTES:
+                        raise BoundExceeded("the far end", f"'{argv[0]}'", bound=bounds.STREAM_BYTES, unit="bytes")
+                return Completed(channel.status(deadline), bytes(stdout), channel.stderr_bytes())
             finally:
                 channel.close()
 

@@ -20,7 +20,8 @@ import contextlib
 import socket
 from collections.abc import Sequence
 
-from harness.errors import SshError
+from harness import bounds
+from harness.errors import BoundExceeded, SshError
 from harness.waiting import Abort, Deadline, wait_for
 
 #: How a server's identification begins (RFC 4253, 4.2). As ciphertext it would appear once in 2^64 packets.
@@ -53,6 +54,8 @@ class SshLine:
                     if not data:
                         raise SshError("QEMU closed the connection to the guest's SSH server")
                     self._said += data
+                    if len(self._said) > bounds.GREETING_BYTES:
+                        raise BoundExceeded("the guest", "SSH line", bound=bounds.GREETING_BYTES, unit="bytes")
             return self._is_complete()
 
         wait_for("the guest's SSH server to greet", complete, deadline, abort=abort, every_s=0)

@@ -85,6 +85,8 @@ def make(what: Ingredients, directory: Path, evidence: VariantDirectory, slot: S
     spec = replace(what.spec, wires=())  # a wire is QEMU's end of a socket, and its NIC is plugged in later
     ram, state = directory / RAM, directory / STATE
     ram.touch(mode=0o600)
+    # QEMU would (file_ram_alloc in system/physmem.c), were there not a bound for the files that it writes.
+    os.truncate(ram, spec.memory_mib << 20)
     with slot(), evidence.journal() as journal:
         taken = Deadline.after(0.0)
         with Machine.start(

@@ -24,6 +24,7 @@ from harness.errors import InfraError
 from harness.evidence import JOURNAL, VariantDirectory
 from harness.lockfile import exclusive, exclusive_now, shared
 from harness.machine.template import RAM, STATE, Template
+from harness.storage import writing
 from harness.templates.making import RECORD, Ingredients, Slot, as_template, digest, make, read_record
 
 Progress = Callable[[str], None]
@@ -67,6 +68,10 @@ class Templates:
                     self._make(key, what, evidence, progress, slot)
 
     def _make(self, key: str, what: Ingredients, evidence: Path, progress: Progress, slot: Slot) -> None:
+        with writing(f"template {what.name}", self._home):
+            self._fill(key, what, evidence, progress, slot)
+
+    def _fill(self, key: str, what: Ingredients, evidence: Path, progress: Progress, slot: Slot) -> None:
         self._discard(self._home / key)
         making = self._home / "making"
         making.mkdir(parents=True, exist_ok=True)

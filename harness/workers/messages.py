@@ -2,6 +2,7 @@
 
 A worker is sent a `Job` and then one `Plan` after the other, each once it has answered the last with its `Result`; in
 between it sends `Progress` and `Said`. It ends when its socket is closed.
+A `StorageError` in the place of a result ends the run.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from harness import suite
+from harness.errors import StorageError
 from harness.plan import Plan
 from harness.process import LADDER_S, Process, StopRung
 from harness.result import Progress, Result
@@ -52,10 +53,10 @@ class _Worker:
         with suppress(BrokenPipeError):  # it was lost, which is found out when nothing comes from it
             self.link.send(plan)
 
-    def told(self) -> Progress | Said | Result | None:
+    def told(self) -> Progress | Said | Result | StorageError | None:
         """Give its next message, None if it was lost."""
         try:
-            message: Progress | Said | Result = self.link.recv()
+            message: Progress | Said | Result | StorageError = self.link.recv()
         except (EOFError, OSError):  # OSError: in the middle of a message
             return None
         return message
@@ -103,7 +104,8 @@ class Workers:
     def results(self, plans: Sequence[Plan]) -> Iterator[Result]:
         """Hand out `plans` in their order and give each result as it comes.
 
-        A plan whose worker was lost is an ERROR that says how; another worker takes its place.
+        A plan whose worker was lost is an ERROR that says how; another worker takes its place. StorageError where the
+        evidence of one cannot be written.
         """
         self._waiting.extend(plans)
         for number in range(1, self._count + 1):
@@ -117,6 +119,9 @@ class Workers:
                 elif isinstance(told, Result):
                     self._give(worker)
                     yield told
+                elif isinstance(told, StorageError):
+                    worker.plan = None
+                    raise told
                 else:
                     self._watch(worker.number, told)
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 
 from harness import suite
+from harness.errors import StorageError
 from harness.plan import Plan
 from harness.process import heed_every_interrupt
 from harness.uninterrupted import interrupt
@@ -39,4 +40,7 @@ def _serve(link: Connection) -> None:
         host = job.host.telling(lambda text: tell(Said(text)))
         while True:
             plan: Plan = link.recv()
-            tell(suite.run_one(job.run, plan, host, prove=job.prove, watch=tell))
+            try:
+                tell(suite.run_one(job.run, plan, host, prove=job.prove, watch=tell))
+            except StorageError as error:
+                tell(error)
