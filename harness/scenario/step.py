@@ -59,12 +59,13 @@ class IssuedDma:
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
-    """A range of I/O virtual addresses that a step maps into the domain of a device."""
+    """A range of I/O virtual addresses that a step maps into the domain of a device, for `r`, `w` or `rw`."""
 
     device: str
     buffer: str
     iova: int
     size: int
+    access: str = "rw"
 
 
 STEPS: Registry[Step] = Registry("step")
