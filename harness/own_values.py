@@ -103,10 +103,12 @@ def _beyond_width(variant: Variant, here: NodePath, step: Step, width: int) -> I
         width, whose = width - 1, "Linux maps by first-stage tables"
     ranges = [("iova", mapping.iova, mapping.size) for mapping in step.mappings()]
     ranges += [(dma.place_key, dma.place.offset, dma.length) for dma in step.dmas() if dma.place.name is None]
+    ranges += [(key, address, 1) for key, address in step.walked()]
     ranges += [(reserved.key, reserved.address, reserved.size) for reserved in step.reserved()]
     for key, begin, size in ranges:
         if begin + size > 1 << width:
-            text = f"{begin:#x} to {begin + size - 1:#x} is beyond the {width} bits that {whose}"
+            where = f"{begin:#x} to {begin + size - 1:#x}" if size > 1 else f"{begin:#x}"
+            text = f"{where} is beyond the {width} bits that {whose}"
             line = variant.span(("machine", "iommu", "aw_bits")).line
             hint = (
                 f"aw_bits stands in line {line}"

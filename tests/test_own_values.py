@@ -75,6 +75,14 @@ def test_an_address_beyond_the_units_width_is_told_at_each_step_that_uses_it(mac
     assert by_address == ([first + 3] if iova + 64 > 1 << bits else [])
 
 
+def test_an_address_whose_entry_is_broken_is_held_to_the_width_too():
+    steps = _steps(0x100000) + "  - break: {device: rogue, entry: leaf, field: write, value: 0, at: 0x8000000000}\n"
+
+    told = _told(f"{HEAD}machine: {{iommu: {{aw_bits: 39}}}}\n{steps}")
+
+    assert told == [(11, "0x8000000000", "0x8000000000 is beyond the 39 bits that the unit translates")]
+
+
 @given(
     width=st.sampled_from([39, 48]),
     page=st.integers(1, (1 << 40) - 1),

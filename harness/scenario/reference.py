@@ -23,8 +23,9 @@ _CHECKED = """\
 
 Files are checked before anything boots: names, types, what the machine and its devices can do, and values against each
 other, such as each address against the width of the unit (`aw_bits`, or the default of the QEMU at hand). A message
-that is not about all variants names those that it is about. A device, guest, buffer or canary that no step uses is
-told as a remark, which fails nothing; where no step names any device, the machine as a whole is looked at.
+that is not about all variants names those that it is about. A device, guest, buffer or canary that no step uses, and a
+domain of one device that is most likely another's name misspelt, are told as remarks, which fail nothing; where no step
+names any device, the machine as a whole is looked at.
 """
 
 _TARGETS = """\

@@ -188,6 +188,10 @@ class Step(Section):
         """Give the ranges it maps."""
         return ()
 
+    def walked(self) -> Sequence[tuple[str, int]]:
+        """Give the I/O virtual addresses whose way through the tables it goes, each with the key that says so."""
+        return ()
+
     def reserved(self) -> Sequence[Reserved]:
         """Give the ranges of guest memory at fixed addresses that the guest's kernel must leave alone for it."""
         return ()

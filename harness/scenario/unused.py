@@ -35,7 +35,37 @@ def unused(variants: Sequence[Variant]) -> list[Diagnostic]:
                     path, f"{kind} '{name}' is not used", _USES[kind], on_key=path[0] != "steps"
                 )
                 remarks.setdefault((kind, name), replace(remark, kind="remark"))
+        for path, name, meant in _slips(variant):
+            remark = variant.diagnostic(path, f"no other device is in domain '{name}'", f"did you mean '{meant}'?")
+            remarks.setdefault(("domain", name), replace(remark, kind="remark"))
     return list(remarks.values())
+
+
+def _slips(variant: Variant) -> Iterator[tuple[NodePath, str, str]]:
+    """Domains of one device whose name is that of another but for two letters changed over or one too many."""
+    named = [
+        (("steps", index, *reference.where), reference.name)
+        for index, step in enumerate(variant.scenario.steps)
+        for reference in step.references()
+        if reference.defines
+        and reference.kinds == ("domain",)
+        and "domain" in variant.document.locate(("steps", index, *reference.where))
+    ]
+    names = [name for _, name in named]
+    for position, (path, name) in enumerate(named):
+        others = [other for other in names[:position] if _slip(name, other)]
+        if names.count(name) == 1 and others:
+            yield path, name, others[0]
+
+
+def _slip(one: str, other: str) -> bool:
+    if len(one) == len(other):
+        unlike = [index for index, (a, b) in enumerate(zip(one, other, strict=True)) if a != b]
+        first = unlike[0] if len(unlike) == 2 else 0
+        return len(unlike) == 2 and one[first : first + 2] == other[first : first + 2][::-1]
+    short, long = sorted((one, other), key=len)
+    missing = [long[i] for i in range(len(long)) if long[:i] + long[i + 1 :] == short]
+    return any(letter.isalpha() for letter in missing)
 
 
 def _given(variant: Variant) -> Iterator[tuple[str, str, NodePath]]:

@@ -51,6 +51,25 @@ def test_each_kind_is_told_where_it_is_given(text, told):
     assert _told(text) == [told]
 
 
+def _domains(first, second):
+    return (
+        f"devices: {{a: {{model: edu}}, b: {{model: edu}}}}\nsteps:\n  - assign: {{device: a, domain: {first}}}\n"
+        f"  - assign: {{device: b, domain: {second}}}\n"
+    )
+
+
+@pytest.mark.parametrize(("first", "second"), [("team", "taem"), ("shared", "shard"), ("shared", "sharred")])
+def test_a_domain_that_is_most_likely_another_misspelt_is_told(first, second):
+    assert _told(_domains(first, second)) == [(6, 33, f"no other device is in domain '{second}'")]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("team", "team"), ("old", "new"), ("team-a", "team-b"), ("team1", "team2"), ("team", "team2")]
+)
+def test_domains_that_were_meant_to_differ_are_not(first, second):
+    assert _told(_domains(first, second)) == []
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -64,6 +83,9 @@ def test_each_kind_is_told_where_it_is_given(text, told):
         "devices: {rogue: {model: edu}}\n" + ASSIGNED + OWN + LANDS.replace("own", "0x100040"),
         "devices: {rogue: {model: edu}, peer: {model: edu}}\n" + ASSIGNED + "  - assign: peer\n" + OWN
         + OWN.replace("rogue", "peer"),
+        # one whose tables are broken
+        "devices: {rogue: {model: edu}}\n" + ASSIGNED + OWN
+        + "  - break: {device: rogue, entry: leaf, field: write, value: 0}\n",
         # and one that the second of two variants uses
         "devices: {rogue: {model: edu}}\nmatrix:\n  - {name: one}\n  - {name: two, steps.dma.to: own}\n"
         + ASSIGNED + OWN + LANDS.replace("own", "0x900000"),
