@@ -164,6 +164,16 @@ def test_the_header_tells_what_scenarios_run_on(project):
     ended.stdout.fnmatch_lines(["vtd: QEMU 10.0.2, tcg (no /dev/kvm)"])
 
 
+@pytest.mark.parametrize("arguments", [[], ["-n", "2"]])
+def test_a_remark_is_told_once_and_fails_nothing(project, arguments):
+    project("a", variants=["x=1", "x=2", "x=3", "x=4"], unused="device 'spare' is not used")
+
+    ended = project.run(*arguments)
+
+    ended.assert_outcomes(passed=4)
+    assert ended.stdout.str().count("scenarios/a.yaml:1:1: remark: device 'spare' is not used") == 1
+
+
 def test_yaml_outside_of_scenarios_is_left_alone(project):
     project("a")
     (project.path / "other.yaml").write_text("wrong: yes\n")

@@ -68,6 +68,15 @@ class Mapped:
     access: str = "rw"
 
 
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """A range of the guest's memory that a step takes for itself; the device is given the same addresses for it."""
+
+    address: int
+    size: int
+    key: str
+
+
 STEPS: Registry[Step] = Registry("step")
 
 #: Keys that may stand beside the keyword of a step.
@@ -178,6 +187,14 @@ class Step(Section):
 
     def mappings(self) -> Sequence[Mapped]:
         """Give the ranges it maps."""
+        return ()
+
+    def walked(self) -> Sequence[tuple[str, int]]:
+        """Give the I/O virtual addresses whose way through the tables it goes, each with the key that says so."""
+        return ()
+
+    def reserved(self) -> Sequence[Reserved]:
+        """Give the ranges of guest memory at fixed addresses that the guest's kernel must leave alone for it."""
         return ()
 
     def unmappings(self) -> Sequence[tuple[str, str]]:
