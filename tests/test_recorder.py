@@ -63,8 +63,9 @@ def recording(tmp_path):
     with Journal(tmp_path / "journal.jsonl") as journal:
         session = SimpleNamespace(
             allowance=LogAllowance(), call=mark, guest=SimpleNamespace(machine=machine), host_log=None,
-            journal=journal, nested={}, waits=[], read_log=lambda: [SimpleNamespace(data={"text": FAULT_LINE})],
+            journal=journal, nested={}, waits=[], read_log=lambda: [SimpleNamespace(source="kmsg", ref="", data={"text": FAULT_LINE})],
         )  # fmt: skip
+        session.abort = lambda: None
         session.await_room = lambda: session.waits.append(len(session.allowance._last))
         yield Recorder(session), session, machine.lines
 
