@@ -12,6 +12,9 @@ from harness.log_allowance import LOGGED_FAULTS, LogAllowance
 from harness.recorder import Recorder
 
 
+LOGGED = SimpleNamespace(source="kmsg", ref="", data={"text": FAULT_LINE})
+
+
 @pytest.mark.parametrize(("loglevel", "told"), [(7, []), (4, []), (3, ["unmarked"])])
 def test_a_console_that_would_not_show_a_fault_is_told(loglevel, told, tmp_path, monkeypatch) -> None:
     """It shows what is more urgent than its level; the kernel's fault lines are errors, level 3."""
@@ -63,7 +66,7 @@ def recording(tmp_path):
     with Journal(tmp_path / "journal.jsonl") as journal:
         session = SimpleNamespace(
             allowance=LogAllowance(), call=mark, guest=SimpleNamespace(machine=machine), host_log=None,
-            journal=journal, nested={}, waits=[], read_log=lambda: [SimpleNamespace(source="kmsg", ref="", data={"text": FAULT_LINE})],
+            journal=journal, nested={}, waits=[], read_log=lambda: [LOGGED],
         )  # fmt: skip
         session.abort = lambda: None
         session.await_room = lambda: session.waits.append(len(session.allowance._last))
