@@ -12,9 +12,6 @@ from harness.log_allowance import LOGGED_FAULTS, LogAllowance
 from harness.recorder import Recorder
 
 
-LOGGED = SimpleNamespace(source="kmsg", ref="", data={"text": FAULT_LINE})
-
-
 @pytest.mark.parametrize(("loglevel", "told"), [(7, []), (4, []), (3, ["unmarked"])])
 def test_a_console_that_would_not_show_a_fault_is_told(loglevel, told, tmp_path, monkeypatch) -> None:
     """It shows what is more urgent than its level; the kernel's fault lines are errors, level 3."""
@@ -74,6 +71,7 @@ def recording(tmp_path):
 
 
 FAULT_LINE = "DMAR: [DMA Write NO_PASID] Request device [01:00.0] fault addr 0x200000 [fault reason 0x05] x"
+LOGGED = SimpleNamespace(source="kmsg", ref="", data={"text": FAULT_LINE})
 
 
 def run_step(recorder, lines, *new):
