@@ -181,7 +181,7 @@ def _each_step(plan: Plan, session: _Running, witnesses: _Witnesses, journal: Jo
         step.run(session)
         marker = witnesses.end(label)
         # A machine that stood still or began anew meanwhile has answered all the same, and what it told is of no use.
-        if (error := session.abort()) is not None:
+        if not step.ends_machine and (error := session.abort()) is not None:
             raise error
         # QEMU does not tell of a line that it could not write.
         flooded = outgrown([journal.path.with_name(name) for name in (CONSOLE, TRACE, STDERR)])
