@@ -20,7 +20,8 @@ from harness.verdict import Conformance, Finding, Outcome, Provoked, Witness, Wi
 from harness.vtd.fault_record import FaultRecord
 from harness.vtd.faults import describe
 from harness.vtd.source_id import SourceId
-from harness.witnesses.guest_log import kernel_lines, logged_faults
+from harness.witnesses.guest_log import logged_faults
+from harness.witnesses.kernel_log import kernel_lines
 
 #: What a fault record names where the request came without its requester ID, as QEMU's DMA to the interrupt range does
 #: (MEMTXATTRS_UNSPECIFIED; vtd_mem_ir_write in hw/i386/intel_iommu.c). Linux shows it as ff:1f.7.

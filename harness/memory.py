@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from harness import bounds
 from harness.errors import InfraError, MonitorError
 from harness.qmp import Monitor
 
@@ -22,6 +23,10 @@ def offset_in_memory(size: int, gpa: int, length: int) -> int | None:
     if gpa >= _ABOVE and gpa - _ABOVE + length <= size - low:
         return gpa - _ABOVE + low
     return None
+
+
+#: Bytes that QEMU writes at once: it ends at a file that is longer than it may write (RLIMIT_FSIZE).
+_PIECE = bounds.QEMU_FILE_BYTES // 2
 
 
 class GuestMemory:
@@ -54,6 +59,10 @@ class GuestMemory:
         """`size` bytes at guest-physical address `gpa`; MonitorError if QEMU refuses or delivers fewer."""
         if size <= 0:
             raise ValueError(f"cannot read {size} bytes of guest memory")
+        pieces = range(0, size, _PIECE)
+        return b"".join(self._piece(gpa + offset, min(_PIECE, size - offset)) for offset in pieces)
+
+    def _piece(self, gpa: int, size: int) -> bytes:
         if self._fetch is None:
             os.ftruncate(self._fd, 0)
         self._monitor.execute("pmemsave", val=gpa, size=size, filename=f"/proc/self/fd/{self._fd}", timeout_s=30.0)

@@ -18,7 +18,7 @@ from harness.session import Session
 from harness.testimony import fault_data
 from harness.vtd.invalidation import Descriptor, DescriptorType
 from harness.waiting import Deadline, wait_for
-from harness.witnesses.guest_log import kernel_lines, logged_faults
+from harness.witnesses.guest_log import logged_faults
 from harness.witnesses.host_trace import (
     FAULT_DISABLED,
     WATCHED,
@@ -32,6 +32,7 @@ from harness.witnesses.host_trace import (
     remapped_message,
     translation,
 )
+from harness.witnesses.kernel_log import kernel_lines
 
 #: Seconds for a fault that QEMU traced to show in the guest's log: an interrupt and a printk.
 _LOGGED_S = 3.0

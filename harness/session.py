@@ -223,7 +223,7 @@ class Session:
         if device.behind_bridge:
             # A PCIe-to-PCI bridge takes the requests from behind it upon itself: its secondary bus, function 0
             # (pci_device_get_iommu_bus_devfn in QEMU's hw/pci/pci.c; PCI Express to PCI Bridge spec 2.3).
-            source = SourceId(source.bus << 8)
+            source = SourceId(source.bus << 8, source.segment)
         self.journal.record("runner", "device", name=device.name, address=address, source_id=str(source), facts=facts)
         return self.update(device, address=address, source=source)
 

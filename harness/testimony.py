@@ -15,8 +15,9 @@ from harness.judgement import InterruptFault, StepEvidence
 from harness.vtd.faults import Access, Fault
 from harness.vtd.source_id import SourceId
 from harness.witnesses import lab_host
-from harness.witnesses.guest_log import by_kernel, kernel_lines, logged_faults, unread
+from harness.witnesses.guest_log import logged_faults, unread
 from harness.witnesses.host_trace import EVENT_SENT, WATCHED
+from harness.witnesses.kernel_log import from_kernel, kernel_lines
 from harness.witnesses.panic import panic_title
 
 #: How the guest agent's `mark` begins its lines in the guest's log.
@@ -194,7 +195,7 @@ def _panics(entries: Sequence[Entry]) -> list[str]:
     return [
         f"{entry.ref}: the guest's kernel says: {title}"
         for entry in entries
-        if (entry.source == "console" or (entry.source == "kmsg" and by_kernel(entry)))
+        if (entry.source == "console" or (entry.source == "kmsg" and from_kernel(entry.data)))
         and (title := panic_title(str(entry.data.get("text")))) is not None
     ]
 
@@ -254,7 +255,7 @@ def _unmarked(entries: Sequence[Entry]) -> list[str]:
     A line of the kernel may stand between the last reading of the log and the marker; a fault there is nobody's.
     """
     log = [entry for entry in entries if entry.source == "kmsg"]
-    texts, theirs = [str(entry.data.get("text")) for entry in log], [by_kernel(entry) for entry in log]
+    texts, theirs = [str(entry.data.get("text")) for entry in log], [from_kernel(entry.data) for entry in log]
     places = []
     for kind, word in (("step-begin", "begin"), ("step-end", "end")):
         for entry in _of(entries, "runner", kind):

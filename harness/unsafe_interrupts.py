@@ -14,7 +14,7 @@ from harness.judgement import Judgement, StepEvidence, single
 from harness.session import AttachedDevice, Session
 from harness.verdict import Finding, Outcome, Witness, WitnessVerdict
 from harness.vtd.registers import DEFAULT_BASE, GSTS, GlobalStatus
-from harness.witnesses.guest_log import kernel_lines
+from harness.witnesses.kernel_log import kernel_lines
 
 
 def attempt_unsafe(session: Session, device: AttachedDevice, domain: str) -> None:

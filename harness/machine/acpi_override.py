@@ -30,7 +30,9 @@ Malformation = Literal[
     "absent-device",
     "endpoint-for-bridge",
     "unit-at-zero",
+    "unit-all-ones",
     "rmrr-over-ram",
+    "rmrr-unreserved",
 ]
 
 _NAME = b"kernel/firmware/acpi/DMAR.aml\0"
@@ -44,7 +46,14 @@ _IO_APIC_BUS = 0xFF
 _NOWHERE, _MANAGEMENT, _ROOT_PORT = (0x0A, 0), (1, 0), (2, 0)
 
 #: A megabyte that every guest has as RAM.
-_IN_RAM = 0x100_0000
+_IN_RAM = range(0x100_0000, 0x110_0000)
+
+#: Between the registers of the unit and those of the local APICs, where SeaBIOS reserves nothing (src/fw/pciinit.c).
+_UNRESERVED = range(0xFEDA_0000, 0xFEDB_0000)
+
+#: The page of a function that is not there in the enhanced configuration area (harness.pci_config): it reads as ones
+#: (pcie_mmcfg_data_read in QEMU's hw/pci/pcie_host.c), as registers do on a machine which left its unit switched off.
+_ALL_ONES = 0xB000_0000 | _NOWHERE[0] << 15 | _NOWHERE[1] << 12
 
 
 def archive(what: Malformation) -> bytes:
@@ -64,18 +73,21 @@ def table(what: Malformation) -> bytes:
 
 
 def _structures(what: Malformation) -> tuple[RemappingStructure, ...]:
-    match what:
-        case "absent-io-apic":
-            return (_unit(io_apic=7),)
-        case "absent-device":
-            return (_unit(only=_NOWHERE),)
-        case "endpoint-for-bridge":
-            return (_unit(only=_ROOT_PORT),)
-        case "unit-at-zero":
-            return (replace(_unit(), base=0),)
+    return {
+        "absent-io-apic": (_unit(io_apic=7),),
+        "absent-device": (_unit(only=_NOWHERE),),
+        "endpoint-for-bridge": (_unit(only=_ROOT_PORT),),
+        "unit-at-zero": (replace(_unit(), base=0),),
+        "unit-all-ones": (replace(_unit(), base=_ALL_ONES),),
+        "rmrr-over-ram": (_unit(), _reserved(_IN_RAM)),
+        "rmrr-unreserved": (_unit(), _reserved(_UNRESERVED)),
+    }[what]
+
+
+def _reserved(memory: range) -> RemappingStructure:
+    """Give an RMRR of the management NIC."""
     scope = DeviceScope(ScopeType.ENDPOINT, 0, (_MANAGEMENT,))
-    reserved = RemappingStructure(StructureType.RMRR, base=_IN_RAM, limit=_IN_RAM + 0xFFFFF, scopes=(scope,))
-    return _unit(), reserved
+    return RemappingStructure(StructureType.RMRR, base=memory.start, limit=memory[-1], scopes=(scope,))
 
 
 def _table(*structures: RemappingStructure) -> DmarTable:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from harness.evidence import Entry
 from harness.report.story import State, Story
+from harness.witnesses.kernel_log import from_kernel
 
 #: Drawing units; the page scales them.
 WIDTH, LEFT, RIGHT, LANE_HEIGHT, TOP = 1000, 112, 10, 30, 6
@@ -161,7 +162,11 @@ def _tone(entry: Entry) -> str | None:
         return "error"
     if entry.source == "kmsg":
         text = str(entry.data.get("text", ""))
-        return "log" if "DMAR" in text and ("fault" in text or "Request device" in text) else None
+        return (
+            "log"
+            if from_kernel(entry.data) and "DMAR" in text and ("fault" in text or "Request device" in text)
+            else None
+        )
     if entry.source == "agent":
         return "dma" if entry.kind == "dma" else None
     if entry.source == "trace" and entry.kind == "watching":

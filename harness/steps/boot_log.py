@@ -10,7 +10,7 @@ from harness.scenario.step import Step
 from harness.scenario.values import Words
 from harness.session import Session
 from harness.verdict import Finding, Outcome, Witness, WitnessVerdict
-from harness.witnesses.guest_log import by_kernel
+from harness.witnesses.kernel_log import from_kernel
 
 
 class BootLogBody(Section):
@@ -34,7 +34,7 @@ class BootLog(Step, keyword="boot_log"):
     def run(self, session: Session) -> None:
         """Record each line of the guest's log, and of its console, that has any of the words."""
         words = (*self.boot_log.says, *self.boot_log.never)
-        logged = [str(entry.data["text"]) for entry in session.boot_log if by_kernel(entry)]
+        logged = [str(entry.data["text"]) for entry in session.boot_log if from_kernel(entry.data)]
         shown = session.guest.machine.console.path.read_text(encoding="utf-8", errors="replace").splitlines()
         session.record(
             "boot-log",

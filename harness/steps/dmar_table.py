@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import Field
@@ -17,14 +17,18 @@ from harness.scenario.values import OnOff, Words
 from harness.session import Session
 from harness.verdict import Finding, Outcome, Witness, WitnessVerdict
 from harness.vtd.acpi_table import io_apic_ids
-from harness.vtd.dmar_fit import misfits
+from harness.vtd.dmar_fit import Machine, left_out, misfits
 from harness.vtd.dmar_parse import parse
-from harness.vtd.dmar_table import INCLUDE_ALL, DmarTable, ScopeType, StructureType
+from harness.vtd.dmar_table import DmarTable, StructureType
 from harness.vtd.registers import DEFAULT_BASE
 from harness.vtd.source_id import SourceId
+from harness.witnesses.kernel_log import said
 
 _TABLES = "/sys/firmware/acpi/tables/"
-_RAM = re.compile(r"BIOS-e820: \[mem 0x(?P<first>[0-9a-f]+)-0x(?P<last>[0-9a-f]+)\] usable")
+#: How the kernel shows the firmware's memory map: in words of 6.1 and 6.12, or of 7.3 (e820_print_type and
+#: e820_type_to_string in arch/x86/kernel/e820.c). What it needs of it are RAM, and what firmware may have devices use.
+_MEMORY = re.compile(r"BIOS-e820: \[mem 0x(?P<first>[0-9a-f]+)-0x(?P<last>[0-9a-f]+)\]\s+(?P<what>.+?)\s*$")
+_RAM, _RESERVED = ("usable", "System RAM"), ("reserved", "device reserved", "ACPI NVS")
 #: Header types of PCI-to-PCI bridges.
 _BRIDGE = 1
 
@@ -36,7 +40,8 @@ class DmarBody(Section):
     interrupt_remapping: OnOff = Field(description="Whether the platform offers interrupt remapping.")
     device_tlb: OnOff = Field(default="off", description="Whether root ports take ATS requests (ATSR).")
     wrong: tuple[Words, ...] = Field(
-        default=(), description="What must be wrong with it: words, each of something that a witness finds."
+        default=(),
+        description="What must be wrong with it: words, each of something that a witness finds, or of a remark.",
     )
 
 
@@ -62,14 +67,15 @@ class DmarTableStep(Step, keyword="dmar_table"):
         """Read tables and devices from the guest, and the options from the command line of its QEMU."""
         tables = {name: session.guest.run(["cat", _TABLES + name]).stdout.hex() for name in ("DMAR", "APIC")}
         functions = session.call("pci_list")["functions"]
-        texts = [str(entry.data["text"]) for entry in session.boot_log]
+        texts = said(session.boot_log)
         session.record(
             "dmar",
             dmar=tables["DMAR"],
             madt=tables["APIC"],
             functions={each["bdf"]: each["header_type"] for each in functions},
             options=_options(session.guest.machine.argv),
-            memory=[[int(ram["first"], 16), int(ram["last"], 16)] for ram in map(_RAM.search, texts) if ram],
+            memory=_memory(texts, _RAM),
+            reserved=_memory(texts, _RESERVED),
             lines=[text for text in texts if "DMAR" in text],
         )
 
@@ -90,13 +96,14 @@ class DmarTableStep(Step, keyword="dmar_table"):
         except ValueError as problem:
             return single(Outcome.ERROR, str(problem), evidence.index, seen.ref)
         told = {
-            "table": [str(diagnosis) for diagnosis in parsed.diagnoses],
+            "table": [str(diagnosis) for diagnosis in parsed.defects],
             "statement": list(self._unlike_stated(table)),
             "options": list(_unlike_options(table, data["options"])),
             "machine": list(_unlike_machine(table, data, io_apics)),
             "guest-log": list(_unlike_log(table, data["lines"])),
         }
-        witnesses = tuple(self._witness(evidence.index, name, told, seen.ref) for name in told)
+        remarks = [str(diagnosis) for diagnosis in parsed.remarks]
+        witnesses = tuple(self._witness(evidence.index, name, told, remarks, seen.ref) for name in told)
         denying = [witness for witness in witnesses if witness.verdict is not WitnessVerdict.CONFIRMS]
         if denying:
             outcome, text = Outcome.FAIL, "; ".join(f"{witness.name}: {witness.evidence}" for witness in denying)
@@ -105,18 +112,25 @@ class DmarTableStep(Step, keyword="dmar_table"):
         finding = Finding(outcome=outcome, text=text, step=evidence.index, refs=(seen.ref,))
         return Judgement(findings=(finding,), witnesses=witnesses)
 
-    def _witness(self, index: int, name: str, told: Mapping[str, list[str]], ref: str) -> Witness:
-        """Give the witness `name` of all that were told: it denies what is not stated, or was not found by any."""
+    def _witness(
+        self, index: int, name: str, told: Mapping[str, list[str]], remarks: Sequence[str], ref: str
+    ) -> Witness:
+        """Give the witness `name` of all that were told: it denies what is not stated, or was not found by any.
+
+        Remarks about the table deny nothing; they may be stated, too.
+        """
         stated = self.dmar_table.wrong
         denied = [each for each in told[name] if not any(words in each for words in stated)]
         if name == "statement":
-            found = [problem for problems in told.values() for problem in problems]
+            found = [*remarks, *(problem for problems in told.values() for problem in problems)]
             denied += [f"nothing finds '{words}'" for words in stated if not any(words in each for each in found)]
+        agreed = [f"as stated, {each}" for each in told[name]]
+        odd = [f"remark: {remark}" for remark in remarks] if name == "table" else []
         return Witness(
             name=name,
             step=index,
             verdict=WitnessVerdict.DENIES if denied else WitnessVerdict.CONFIRMS,
-            evidence="; ".join(denied or (f"as stated, {each}" for each in told[name])) or "agrees with the table",
+            evidence="; ".join([*(denied or agreed or ["agrees with the table"]), *odd]),
             refs=(ref,),
         )
 
@@ -164,15 +178,25 @@ def _unlike_machine(table: DmarTable, data: dict[str, Any], io_apics: tuple[int,
     """Tell where the table names what is not there, or leaves out what is: I/O APICs, and devices of the root bus."""
     functions = {SourceId.parse(bdf): kind == _BRIDGE for bdf, kind in data["functions"].items()}
     root = {function: bridge for function, bridge in functions.items() if not function.bus}
-    memory = [range(first, last + 1) for first, last in data["memory"]]
-    yield from map(str, misfits(table, root, memory, io_apics))
-    units = table.of(StructureType.DRHD)
-    scopes = [scope for unit in units for scope in unit.scopes]
-    named = {scope.function for scope in scopes if scope.kind in (ScopeType.ENDPOINT, ScopeType.BRIDGE)}
-    if not any(unit.flags & INCLUDE_ALL for unit in units):
-        yield from (f"no scope names {function}" for function in root if function not in named)
-    known = {scope.enumeration for scope in scopes if scope.kind == ScopeType.IO_APIC}
-    yield from (f"no scope names I/O APIC {number}" for number in io_apics if number not in known)
+    reserved = data.get("reserved")  # not in journals that were recorded before there was a use for it
+    machine = Machine(
+        bridges=root,
+        memory=_ranges(data["memory"]),
+        reserved=None if reserved is None else _ranges(reserved),
+        io_apics=io_apics,
+    )
+    yield from map(str, misfits(table, machine))
+    yield from left_out(table, machine)
+
+
+def _ranges(bounds: Sequence[Sequence[int]]) -> list[range]:
+    return [range(first, last + 1) for first, last in bounds]
+
+
+def _memory(texts: Sequence[str], words: Sequence[str]) -> list[list[int]]:
+    """Find the first and last addresses of the memory that the kernel calls by one of `words`."""
+    found = [match for match in map(_MEMORY.search, texts) if match and match["what"] in words]
+    return [[int(match["first"], 16), int(match["last"], 16)] for match in found]
 
 
 def _unlike_log(table: DmarTable, lines: list[str]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from harness.scenario.values import OnOff
 from harness.session import Session
 from harness.verdict import Finding, Outcome, Witness, WitnessVerdict
 from harness.vtd.registers import DEFAULT_BASE, GSTS, GlobalStatus
+from harness.witnesses.kernel_log import said
 
 #: What the kernel says once remapping of DMA is on (intel_iommu_init in drivers/iommu/intel/iommu.c).
 ENABLED_LINE = "DMAR: Intel(R) Virtualization Technology for Directed I/O"
@@ -41,7 +42,7 @@ class IommuState(Step, keyword="iommu_state"):
     def run(self, session: Session) -> None:
         """Read the register from the host and the rest from the guest."""
         status = session.guest.machine.register(DEFAULT_BASE + GSTS)
-        boot = [entry.data["text"] for entry in session.boot_log if ENABLED_LINE in str(entry.data["text"])]
+        boot = [text for text in said(session.boot_log) if ENABLED_LINE in text]
         session.record("state", gsts=status, sysfs=session.call("iommu_state"), announced=bool(boot))
 
     def judge(self, evidence: StepEvidence) -> Judgement:

@@ -20,6 +20,9 @@ FIXED = struct.Struct("<BB10s")
 #: Type and length of a structure (8.2); type, length, flags, reserved, enumeration ID and bus of a scope (8.3.1).
 SUB_HEADER, SCOPE = struct.Struct("<HH"), struct.Struct("<BBBBBB")
 
+#: Bytes of a page, of which registers and reserved memory are made.
+PAGE = 4096
+
 #: Flag of a unit that takes the requests of all devices no other unit of its segment names (8.3).
 INCLUDE_ALL = 1
 #: Flag of an ATSR about all root ports of its segment (8.5).
@@ -141,13 +144,17 @@ UNSCOPED = (StructureType.RHSA, StructureType.ANDD)
 
 @dataclass(frozen=True, slots=True)
 class DeviceScope:
-    """A device that a structure is about: its bus and the path of (device, function) from there."""
+    """A device that a structure is about: its bus and the path of (device, function) from there.
+
+    `flags` have a meaning in the scopes of an SIDP only, `reserved` has none.
+    """
 
     kind: int
     bus: int
     path: tuple[tuple[int, int], ...]
     enumeration: int = 0
     flags: int = 0
+    reserved: int = 0
 
     @property
     def function(self) -> SourceId | None:
@@ -157,10 +164,22 @@ class DeviceScope:
         device, function = self.path[0]
         return SourceId(self.bus << 8 | device << 3 | function)
 
+    @property
+    def place(self) -> str:
+        """Its bus and path as in `3a:00.0/1c.4`, which has a bridge at 3a:00.0 and something behind it."""
+        return f"{self.bus:02x}:" + "/".join(f"{device:02x}.{function:x}" for device, function in self.path)
+
+    @property
+    def named(self) -> str:
+        """Say what it names, as in `I/O APIC 2` or `the function 00:02.0`."""
+        kinds = {ScopeType.IO_APIC: "I/O APIC", ScopeType.HPET: "HPET", ScopeType.ACPI_DEVICE: "device"}
+        what = kinds.get(ScopeType(self.kind)) if self.kind in set(ScopeType) else None
+        return f"{what} {self.enumeration}" if what else f"the function {self.place}"
+
     def encode(self) -> bytes:
         """Give its bytes."""
         size = SCOPE.size + 2 * len(self.path)
-        head = SCOPE.pack(self.kind, size, self.flags, 0, self.enumeration, self.bus)
+        head = SCOPE.pack(self.kind, size, self.flags, self.reserved, self.enumeration, self.bus)
         return head + bytes(number for step in self.path for number in step)
 
 
@@ -169,8 +188,9 @@ class RemappingStructure:
     """One structure: its type, the fields that its type has (the others are 0), and its scopes.
 
     `rest` are the bytes after the fields of a type without scopes, as the name of an ANDD with the zero that ends it,
-    or all bytes of a structure that is unknown or too short for its fields (then it is not `whole`). `offset` is where
-    it was read, in bytes from the table's start.
+    what follows the last scope that could be read, or all bytes of a structure that is unknown or too short for its
+    fields (then it is not `whole`). `reserved` are the bits that have no name, in place among those of the fields.
+    `offset` is where it was read, in bytes from the table's start.
     """
 
     kind: int
@@ -185,23 +205,38 @@ class RemappingStructure:
     domain: int = 0
     number: int = 0
     whole: bool = True
+    reserved: int = 0
+
+    @property
+    def registers(self) -> range:
+        """The addresses of a unit's registers: 2^`size` pages."""
+        return range(self.base, self.base + (PAGE << self.size))
 
     def encode(self) -> bytes:
         """Give its bytes."""
         body = BODIES.get(self.kind) if self.whole else None
-        fields = body.of(**{name: getattr(self, name) for name in body.fields()}).encode() if body else b""
-        data = fields + self.rest + b"".join(scope.encode() for scope in self.scopes)
+        fields = b""
+        if body:
+            named = body.of(**{name: getattr(self, name) for name in body.fields()})
+            fields = body(named.raw | self.reserved).encode()
+        data = fields + b"".join(scope.encode() for scope in self.scopes) + self.rest
         return SUB_HEADER.pack(self.kind, SUB_HEADER.size + len(data)) + data
 
 
 @dataclass(frozen=True, slots=True)
 class DmarTable:
-    """The whole table; `address_width` is in bits, one more than its field says."""
+    """The whole table; `address_width` is in bits, one more than its field says.
+
+    `reserved` are the bytes without a meaning before the first structure, `rest` those after the last that could be
+    read.
+    """
 
     address_width: int
     flags: int
     structures: tuple[RemappingStructure, ...]
     header: TableHeader = _HEADER
+    reserved: bytes = bytes(10)
+    rest: bytes = b""
 
     @property
     def interrupt_remapping(self) -> bool:
@@ -214,5 +249,5 @@ class DmarTable:
 
     def encode(self) -> bytes:
         """Give its bytes, with the right length and checksum."""
-        fixed = FIXED.pack(self.address_width - 1, self.flags, bytes(10))
-        return self.header.encode(fixed + b"".join(structure.encode() for structure in self.structures))
+        fixed = FIXED.pack(self.address_width - 1, self.flags, self.reserved)
+        return self.header.encode(fixed + b"".join(structure.encode() for structure in self.structures) + self.rest)

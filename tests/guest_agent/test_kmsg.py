@@ -27,6 +27,7 @@ def test_dictionary_lines_are_no_text():
     record = kmsg.parse_record(WITH_DICTIONARY)
     assert record["text"].endswith("HPX-Type3]")
     assert record["priority"] == 6
+    assert record["facility"] == 0
 
 
 def test_text_may_contain_semicolons_and_commas():

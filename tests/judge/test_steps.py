@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from harness.steps.dmar_table import _RAM, _RESERVED, _memory
 from harness.verdict import Outcome
 from harness.vtd.acpi_table import TableHeader
 from harness.vtd.dmar_table import DeviceScope, DmarTable, RemappingStructure, ScopeType, StructureType
@@ -410,6 +411,15 @@ class TestDmarTable:
         )
         return recording
 
+    def _reserving(self, base, limit, **changes):
+        """What is seen with an RMRR of the first endpoint."""
+        unit = RemappingStructure(StructureType.DRHD, base=DEFAULT_BASE, scopes=self.SCOPES)
+        area = RemappingStructure(StructureType.RMRR, base=base, limit=limit, scopes=self.SCOPES[1:2])
+        recording = self._seen(dmar=DmarTable(48, 1, (unit, area)).encode().hex(), **changes)
+        lines = recording.entries[-1]["data"]["lines"]
+        lines[2] = f"DMAR: RMRR base: {base:#016x} end: {limit:#016x}"
+        return recording
+
     def _stating(self, *words):
         return {"dmar_table": {**self.STEP["dmar_table"], "wrong": list(words)}}
 
@@ -430,6 +440,53 @@ class TestDmarTable:
     )
     def test_a_witness_that_saw_otherwise_fails_it(self, changes):
         assert _judge(self.STEP, self._seen(**changes)) is Outcome.FAIL
+
+    def test_a_remark_is_told_and_denies_nothing(self):
+        unit = RemappingStructure(StructureType.DRHD, base=DEFAULT_BASE, scopes=self.SCOPES)
+        newer = DmarTable(48, 1, (unit,), TableHeader(signature=b"DMAR", revision=2)).encode().hex()
+        told = judgement(self.STEP, self._seen(dmar=newer))
+
+        assert told.outcome is Outcome.PASS
+        (table,) = [each for each in told.witnesses if each.name == "table"]
+        assert (
+            table.evidence
+            == "agrees with the table; remark: at 0x8: revision 2 is above the known one, 1 (section 8.1)"
+        )
+        assert _judge(self._stating("revision 2 is above"), self._seen(dmar=newer)) is Outcome.PASS
+        assert _judge(self._stating("revision 2 is above"), self._seen()) is Outcome.FAIL
+
+    @pytest.mark.parametrize(
+        ("reserved", "outcome"),
+        [
+            ({"reserved": [[0xFED0_0000, 0xFEDF_FFFF]]}, Outcome.PASS),
+            ({"reserved": [[0xFEDA_0000, 0xFEDA_FFFF]]}, Outcome.PASS),
+            ({"reserved": [[0xFEDA_0000, 0xFEDA_EFFF], [0xFEDA_F000, 0xFEDA_FFFF]]}, Outcome.FAIL),
+            ({"reserved": [[0xB000_0000, 0xBFFF_FFFF]]}, Outcome.FAIL),
+            ({"reserved": []}, Outcome.FAIL),
+            ({}, Outcome.PASS),  # a journal from before this was recorded
+        ],
+    )
+    def test_reserved_memory_must_be_reserved_in_the_memory_map(self, reserved, outcome):
+        assert _judge(self.STEP, self._reserving(0xFEDA_0000, 0xFEDA_FFFF, **reserved)) is outcome
+
+    @pytest.mark.parametrize(
+        ("lines", "usable", "reserved"),
+        [
+            (["0000000100000-0x000000001ffddfff] usable", "000feffc000-0x00000000feffffff] reserved"], 1, 1),
+            (
+                ["0000000100000-0x000000001ffddfff]  System RAM", "000feffc000-0x00000000feffffff]  device reserved"],
+                1,
+                1,
+            ),
+            (["0000000100000-0x000000001ffddfff] ACPI NVS", "000feffc000-0x00000000feffffff] ACPI data"], 0, 1),
+            (["0000000100000-0x000000001ffddfff] unusable", "0x000feffc000-0x00000000feffffff]"], 0, 0),
+        ],
+    )
+    def test_the_memory_map_is_read_as_each_kernel_shows_it(self, lines, usable, reserved):
+        texts = [f"BIOS-e820: [mem 0x{line}" for line in lines]
+
+        assert len(_memory(texts, _RAM)) == usable
+        assert len(_memory(texts, _RESERVED)) == reserved
 
     @pytest.mark.parametrize("line", ["DRHD base: 0x000000fed80000 flags: 0x1", "[Firmware Bug]: a bad table"])
     def test_what_else_the_kernel_said_of_it_fails_it(self, line):

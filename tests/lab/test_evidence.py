@@ -93,6 +93,19 @@ def test_a_fault_of_another_device_of_the_host_makes_the_step_unreliable(log):
     assert step(FAULT).problems == ()
 
 
+def test_a_fault_in_another_segment_is_of_another_device():
+    [problem] = step(FAULT.replace("03:00.0", "0001:03:00.0")).problems
+    assert "another device of the lab host faulted during the step: write by 0001:03:00.0" in problem
+    assert judged(step(FAULT.replace("03:00.0", "0000:03:00.0")))[0] is Outcome.PASS
+
+
+def test_a_line_that_a_program_on_the_host_wrote_is_no_fault():
+    told = [replace(each, data={**each.data, "facility": 1}) for each in entries(FAULT) if each.source == LOG]
+    others = [each for each in entries(FAULT) if each.source != LOG]
+    evidence = hear([*others, *told]).steps[0]
+    assert (evidence.on_host, evidence.problems) == ((), ())
+
+
 def test_a_control_that_the_host_refused_fails_with_its_words():
     judgement = judge_landed(step(FAULT), ATTEMPT)
     assert judgement.outcome is Outcome.FAIL

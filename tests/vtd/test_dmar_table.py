@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness.vtd.acpi_table import TableHeader, checksum, io_apic_ids
-from harness.vtd.dmar_fit import misfits
+from harness.vtd.dmar_fit import Machine, left_out, misfits
 from harness.vtd.dmar_parse import parse
 from harness.vtd.dmar_table import INCLUDE_ALL, DeviceScope, DmarTable, RemappingStructure, ScopeType, StructureType
 from harness.vtd.source_id import SourceId
@@ -30,6 +30,8 @@ MADT = bytes.fromhex(
 #: The functions of the root bus, and which are bridges.
 PRESENT = {SourceId.parse(f"00:{device:02x}.0"): device in {2, 3, 4, 5} for device in (0, 1, 2, 3, 4, 5, 0x1F)}
 RAM = [range(0x9FC00), range(0x10_0000, 0x1FFD_E000)]
+RESERVED = [range(0x1FFD_E000, 0x2000_0000)]
+MACHINE = Machine(bridges=PRESENT, memory=RAM, reserved=RESERVED, io_apics=io_apic_ids(MADT))
 
 
 def repaired(data: bytes) -> bytes:
@@ -55,7 +57,8 @@ def test_what_qemu_makes_is_read():
         "00:05.0",
     ]
     assert table.encode() == QEMU
-    assert misfits(table, PRESENT, RAM, io_apic_ids(MADT)) == ()
+    assert list(misfits(table, MACHINE)) == []
+    assert list(left_out(table, MACHINE)) == []
 
 
 def wrong_checksum() -> bytes:
@@ -131,53 +134,99 @@ def with_structure(structure: RemappingStructure) -> DmarTable:
     ],
 )
 def test_what_does_not_fit_the_machine_has_its_diagnosis(structure, said):
-    told = [each.text for each in misfits(with_structure(structure), PRESENT, RAM, io_apic_ids(MADT))]
+    told = [each.text for each in misfits(with_structure(structure), MACHINE)]
     assert said in told
 
 
-def test_an_rmrr_outside_of_ram_fits():
-    structure = RemappingStructure(StructureType.RMRR, base=0x1FFE_0000, limit=0x1FFE_FFFF)
-    assert misfits(with_structure(structure), PRESENT, RAM, io_apic_ids(MADT)) == ()
+@pytest.mark.parametrize(("first", "last"), [(0x1FFD_E000, 0x1FFF_FFFF), (0x1FFE_0000, 0x1FFE_FFFF)])
+def test_an_rmrr_in_reserved_memory_fits(first, last):
+    assert list(misfits(with_structure(RemappingStructure(StructureType.RMRR, base=first, limit=last)), MACHINE)) == []
 
 
-_SCOPES = st.builds(
-    DeviceScope,
-    st.sampled_from(list(ScopeType)),
-    st.integers(0, 255),
-    st.lists(st.tuples(st.integers(0, 31), st.integers(0, 7)), min_size=1, max_size=4).map(tuple),
-    st.integers(0, 255),
-)
-_PAGES = st.integers(0, (1 << 51) - 1).map(lambda page: page << 12)
+@pytest.mark.parametrize(("first", "last"), [(0x1FFE_0000, 0x2000_0FFF), (0x9000_0000, 0x9000_FFFF)])
+def test_an_rmrr_that_no_reserved_range_covers_is_told_where_those_are_known(first, last):
+    table = with_structure(RemappingStructure(StructureType.RMRR, base=first, limit=last))
+
+    assert [each.text for each in misfits(table, MACHINE)] == [
+        f"reserved memory {first:#x}..{last:#x} is not reserved in the memory map"
+    ]
+    assert list(misfits(table, replace(MACHINE, reserved=None))) == []
 
 
-_SOME = st.lists(_SCOPES, min_size=1, max_size=3).map(tuple)
+def test_a_function_of_another_segment_is_another_one():
+    bridge = DeviceScope(ScopeType.BRIDGE, 0, ((2, 0),))
+    table = with_structure(RemappingStructure(StructureType.ATSR, segment=1, scopes=(bridge,)))
+
+    assert [each.text for each in misfits(table, MACHINE)] == ["a scope names 0001:00:02.0, where no device is"]
 
 
-def _structure(kind, draw, bases):
-    """A structure that breaks no rule beside units at `bases` and the devices 0 to 255 of the namespace."""
-    scopes, segment = draw(_SOME), draw(st.integers(0, 0xFFFF))
+@pytest.mark.parametrize(("flags", "told"), [(1, ["no scope names I/O APIC 0"]), (0, [])])
+def test_an_io_apic_may_be_left_out_where_no_interrupt_is_remapped(flags, told):
+    table = parse(QEMU).table
+    (unit,) = table.structures
+    without = replace(unit, scopes=tuple(each for each in unit.scopes if each.kind != ScopeType.IO_APIC))
+
+    assert list(left_out(DmarTable(48, flags, (without,)), MACHINE)) == told
+
+
+_PATHS = st.lists(st.tuples(st.integers(0, 31), st.integers(0, 7)), min_size=1, max_size=4).map(tuple)
+_ALLOWED = {
+    StructureType.DRHD: list(ScopeType),
+    StructureType.RMRR: [ScopeType.ENDPOINT, ScopeType.BRIDGE, ScopeType.ACPI_DEVICE],
+    StructureType.ATSR: [ScopeType.BRIDGE],
+    StructureType.SATC: [ScopeType.ENDPOINT],
+    StructureType.SIDP: [ScopeType.ENDPOINT, ScopeType.BRIDGE],
+}
+
+
+def _scopes(kind, *, least=1):
+    """Scopes as a structure of this kind may have them, each of another device."""
+    flags = st.integers(0, 31) if kind == StructureType.SIDP else st.just(0)
+    types, numbers = st.sampled_from(_ALLOWED[kind]), st.integers(0, 255)
+    scopes = st.builds(DeviceScope, types, numbers, _PATHS, numbers, flags)
+    return st.lists(scopes, min_size=least, max_size=6, unique_by=(lambda each: (each.bus, each.path), _numbered)).map(
+        tuple
+    )
+
+
+def _numbered(scope):
+    return (scope.kind, scope.enumeration)
+
+
+def _structure(kind, draw, bases, area):
+    """A structure that breaks no rule beside units at `bases`, other memory than `area` and devices 0 to 255."""
+    if kind == StructureType.RHSA:
+        return RemappingStructure(kind, base=bases.pop(), domain=draw(st.integers(0, 0xFFFF_FFFF)))
+    scopes = draw(_scopes(kind))
     match kind:
         case StructureType.RMRR:
-            base = draw(_PAGES)
-            return RemappingStructure(kind, 0, segment, base, base | 0xFFF, scopes=scopes)
-        case StructureType.ATSR | StructureType.SATC:
-            return RemappingStructure(kind, draw(st.integers(0, 1)), segment, scopes=scopes)
-        case StructureType.SIDP:
-            return RemappingStructure(kind, 0, segment, scopes=scopes)
-    return RemappingStructure(kind, base=draw(st.sampled_from(bases)), domain=draw(st.integers(0, 0xFFFF_FFFF)))
+            return RemappingStructure(kind, 0, 7, area, area | 0xFFF, scopes=scopes)
+        case StructureType.ATSR if draw(st.booleans()):
+            return RemappingStructure(kind, 1, 7)
+        case StructureType.SATC:
+            return RemappingStructure(kind, draw(st.integers(0, 1)), 7, scopes=scopes)
+    return RemappingStructure(kind, 0, 7, scopes=scopes)
 
 
 def _table(draw) -> DmarTable:
-    bases = draw(st.lists(_PAGES.filter(bool), min_size=1, max_size=3, unique=True))
-    units = [RemappingStructure(StructureType.DRHD, base=base, size=1, scopes=draw(_SOME)) for base in bases[1:]]
-    units.append(RemappingStructure(StructureType.DRHD, INCLUDE_ALL, base=bases[0]))
+    """Units of one segment, of up to 16 pages each, and other structures for them."""
+    places = draw(st.lists(st.integers(1, (1 << 36) - 1), min_size=9, max_size=9, unique=True))
+    pages = [place << 16 for place in places]
+    taken = draw(_scopes(StructureType.DRHD, least=3))
+    bases = pages[:3]
+    units = [
+        RemappingStructure(StructureType.DRHD, 0, 7, base, size=draw(st.integers(0, 4)), scopes=(scope,))
+        for base, scope in zip(bases[1:], taken, strict=False)
+    ]
+    units.append(RemappingStructure(StructureType.DRHD, INCLUDE_ALL, 7, base=bases[0]))
     devices = [RemappingStructure(StructureType.ANDD, number=number, rest=b"\\_SB.X\0") for number in range(256)]
-    others = set(StructureType) - {StructureType.DRHD, StructureType.ANDD}
-    kinds = draw(st.lists(st.sampled_from(sorted(others)), max_size=5))
-    structures = [*units, *devices, *(_structure(kind, draw, bases) for kind in kinds)]
+    others = sorted(set(StructureType) - {StructureType.DRHD, StructureType.ANDD})
+    kinds = draw(st.lists(st.sampled_from(others), max_size=5))
+    kinds = [kind for place, kind in enumerate(kinds) if kind != StructureType.RHSA or kinds[:place].count(kind) < 3]
+    structures = [*units, *devices, *(_structure(kind, draw, bases, pages.pop()) for kind in kinds)]
     flags = draw(st.sampled_from([0, 1, 3, 4, 5, 7]))
     ordered = tuple(sorted(structures, key=lambda each: each.kind))
-    return DmarTable(draw(st.integers(32, 64)), flags, ordered)
+    return DmarTable(draw(st.integers(53, 64)), flags, ordered)
 
 
 @settings(deadline=None)
@@ -232,8 +281,9 @@ def test_a_broken_rule_has_its_diagnosis(structures, said):
 @pytest.mark.parametrize(
     ("place", "value", "said"),
     [
-        (8, 2, "at 0x8: revision 2 is unknown (section 8.1)"),
-        (37, 2, "at 0x25: it opts out of x2APIC, but has no interrupt remapping (section 8.1)"),
+        (8, 2, "at 0x8: revision 2 is above the known one, 1 (section 8.1)"),
+        (8, 0, "at 0x8: revision 0 is not the known one, 1 (section 8.1)"),
+        (37, 2, "at 0x25: it opts out of x2APIC, which has no meaning without interrupt remapping (section 8.1)"),
         (37, 9, "at 0x25: reserved bits are set in 0900000000000000000000 (section 8.1)"),
         (40, 1, "at 0x26: reserved bits are set in 00000100000000000000 (section 8.1)"),
     ],

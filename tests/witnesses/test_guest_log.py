@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.evidence import Entry
-from harness.vtd.source_id import SourceId
-from harness.witnesses.guest_log import LogLine, kernel_lines, logged_faults, unread
+from harness.witnesses.guest_log import LogLine, logged_faults, unread
 
 CORPUS = json.loads(Path(__file__).with_name("fault_lines.json").read_text(encoding="utf-8"))
 
@@ -76,88 +74,100 @@ def test_what_a_full_log_must_not_say_is_told_unless_it_was_limited(line, told):
 
 
 def test_a_fault_line_of_an_unknown_dialect_is_told():
-    assert "of which 0 could be read" in unread([LogLine("DMAR: Request device 01:00.0 fault")], limited=True)[0]
+    assert unread([LogLine("DMAR: Request device 01:00.0 fault", "here")], limited=True) == [
+        "here: a line about a fault that could not be read whole: DMAR: Request device 01:00.0 fault"
+    ]
 
 
-DMA = "DMAR: [DMA Write NO_PASID] Request device [01:00.0] fault addr 0x1000 [fault reason 0x05] PTE Write"
-
-
-def read(*texts):
-    """Give what was read, and what was told as unread."""
-    lines = [LogLine(text, f"line {number}") for number, text in enumerate(texts)]
-    return list(logged_faults(lines)), unread(lines, limited=True)
+WHOLE = "DMAR: [DMA Write NO_PASID] Request device [01:00.0] fault addr 0x1000 [fault reason 0x05] PTE Write access"
+OTHER = "DMAR: [DMA Read NO_PASID] Request device [02:00.0] fault addr 0x2000 [fault reason 0x06] PTE Read access"
+FIRST_OF_TWO = "DMAR:[DMA Write] Request device [00:02.0] fault addr 6df084000 "
 
 
 @pytest.mark.parametrize(
-    "text",
+    "line",
     [
-        DMA.replace("0x1000", "0xffxxxxxx"),
-        DMA.replace("0x1000", "ffxxxxxx"),
-        DMA.replace("0x1000", "0x1000_0"),
-        DMA.replace("NO_PASID", "PASID 0x1z"),
-        DMA.replace("[DMA Write NO_PASID] ", ""),
-        DMA.replace("DMA Write", "DMA"),
-        DMA.replace("addr", "index"),
-        DMA.replace("DMA Write", "INTR-REMAP"),
+        WHOLE.replace("0x1000", "ffxxxxxx"),
+        WHOLE.replace("0x1000", "0x1000g"),
+        WHOLE.replace("0x1000", "0x1000_0000"),
+        WHOLE.replace("0x1000", "0x10000000000000000"),  # 65 bits
+        WHOLE.replace("[01:00.0]", "[01:00.01]"),
+        WHOLE.replace("[01:00.0]", "[101:00.0]"),
+        WHOLE.replace("[01:00.0]", "[[01:00.0]"),
+        WHOLE.replace("0x05", "0x105"),
+        WHOLE.replace("0x05", "256"),
+        WHOLE.replace("0x05", "0x05x"),
+        WHOLE.replace("NO_PASID", "PASID 0x1g"),
+        WHOLE.replace("[DMA Write NO_PASID] ", ""),  # neither a read nor a write
+        WHOLE.replace("DMA Write", "DMA"),
+        WHOLE.replace("DMAR: ", ""),
+        WHOLE.replace("fault addr", "fault index"),  # of a DMA
+        WHOLE.replace("DMA Write NO_PASID", "INTR-REMAP"),  # an address of an interrupt
+        WHOLE.split("Request", maxsplit=1)[0],
+        WHOLE.split(" fault addr", maxsplit=1)[0],
+        "DMAR: [INTR-REMAP] Request device [00:04.0] fault index 0x10000 [fault reason 0x22] Present field",
+        "DMAR:[fault reason 05] PTE Write access is not set",  # of nothing
+        "DMAR: DRHD: handling fault status",
+        "DMAR: DRHD: handling fault status reg 2x",
     ],
 )
-def test_what_is_not_said_whole_is_told_and_not_guessed(text):
-    faults, told = read(text)
-
-    assert faults == []
-    assert any("of which 0 could be read" in problem for problem in told)
-
-
-@pytest.mark.parametrize("between", ["", " ", "] ", " [   12.345678] "])
-def test_faults_that_are_glued_on_a_line_are_each_read(between):
-    other = DMA.replace("Write", "Read").replace("0x05", "0x06").replace("0x1000", "0x2000")
-    faults, told = read(DMA + between + other)
-
-    assert [(fault.reason, fault.fault.first, fault.fault.access.value) for fault in faults] == [
-        (0x05, 0x1000, "write"), (0x06, 0x2000, "read"),
-    ]  # fmt: skip
-    assert told == []
+def test_what_is_not_whole_is_no_fault_and_is_told(line):
+    assert list(logged_faults([LogLine(line)])) == []
+    assert any(
+        "could not be read whole" in problem and line in problem for problem in unread([LogLine(line)], limited=True)
+    )
 
 
-OF_DMA = "DMAR:[DMA Read] Request device [00:04.0] fault addr 1000", "DMAR:[fault reason 06] PTE Read access"
-OF_INTERRUPT = "INTR-REMAP: Request device [[00:04.0] fault index 10", "INTR-REMAP:[fault reason 34] Present field"
+@pytest.mark.parametrize("glue", ["", " ", " is not set", " is not set[    5.457844] "])
+def test_two_faults_in_one_line_are_two(glue):
+    found = list(logged_faults([LogLine(WHOLE + glue + OTHER, "here")]))
+
+    assert [(str(each.source), each.reason, each.ref) for each in found] == [
+        ("01:00.0", 5, "here"),
+        ("02:00.0", 6, "here"),
+    ]
+    assert unread([LogLine(WHOLE + glue + OTHER)], limited=False) == []
 
 
-@pytest.mark.parametrize(("request_line", "own", "foreign"), [(*OF_DMA, OF_INTERRUPT[1]), (*OF_INTERRUPT, OF_DMA[1])])
-def test_a_reason_of_the_other_kind_is_not_its_own(request_line, own, foreign):
-    assert read(request_line, own)[1] == []
-
-    faults, told = read(request_line, foreign)
-
-    assert [fault.reason for fault in faults] == [None]
-    assert any("is missing" in problem for problem in told)
-    assert any("1 reasons of faults in the guest's log, of which 0 belong" in problem for problem in told)
+@pytest.mark.parametrize(
+    "half", [WHOLE[:20], WHOLE[:60], OTHER.replace("0x2000", "0x20q"), "DMAR: [INTR-REMAP] Request"]
+)
+def test_half_a_fault_beside_a_whole_one_is_told(half):
+    for line in (WHOLE + half, half + WHOLE):
+        assert [each.reason for each in logged_faults([LogLine(line)])] == [5]
+        assert "could not be read whole" in unread([LogLine(line)], limited=True)[0]
 
 
-def test_a_segment_is_another_device():
-    (there,), _ = read(DMA.replace("[01:00.0]", "[0001:01:00.0]"))
-    (here,), _ = read(DMA.replace("[01:00.0]", "[0000:01:00.0]"))
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (FIRST_OF_TWO, "INTR-REMAP:[fault reason 34] Present field in the IRTE entry is clear"),
+        ("INTR-REMAP: Request device [[f0:1f.7] fault index 0 ", "DMAR:[fault reason 05] PTE Write access is not set"),
+    ],
+)
+def test_a_reason_of_the_other_kind_is_not_that_of_the_line_before_it(first, second):
+    lines = [LogLine(first), LogLine(second)]
+
+    assert [each.reason for each in logged_faults(lines)] == [None]
+    problems = unread(lines, limited=True)
+    assert "reason of a fault" in problems[0]
+    assert second in problems[1]
+
+
+def test_a_record_of_two_lines_is_one_fault():
+    record = LogLine(f"{FIRST_OF_TWO}\nDMAR:[fault reason 05] PTE Write access is not set", "here")
+
+    assert [(each.reason, each.ref) for each in logged_faults([record])] == [(5, "here")]
+    assert unread([record], limited=False) == []
+
+
+def test_the_segment_is_kept():
+    (there,) = logged_faults([LogLine(WHOLE.replace("01:00.0", "0001:01:00.0"))])
+    (here,) = logged_faults([LogLine(WHOLE.replace("01:00.0", "0000:01:00.0"))])
+    (old,) = logged_faults([LogLine(WHOLE)])
 
     assert str(there.source) == "0001:01:00.0"
-    assert str(here.source) == "01:00.0"
-    assert there.source != here.source == SourceId.parse("01:00.0")
-
-
-def line(text, source="kmsg", **data):
-    return Entry(t=0.0, source=source, kind="line", step=0, data={"text": text, **data}, line=1)
-
-
-def test_only_the_kernels_own_records_count():
-    assert list(logged_faults(kernel_lines([line(DMA, facility=0)], "kmsg")))
-    assert list(logged_faults(kernel_lines([line(DMA)], "kmsg"))), "a journal from before facilities were told"
-    assert not list(logged_faults(kernel_lines([line(DMA, facility=1)], "kmsg")))
-
-
-def test_what_user_space_wrote_is_none_of_the_kernels_on_the_console_either():
-    shown = line(f"[    1.000000] {DMA}", source="console")
-
-    assert kernel_lines([shown, line(DMA, facility=0)], "console")
-    assert not kernel_lines([shown, line(DMA, facility=1)], "console")
+    assert there.source != here.source == old.source
 
 
 #: Lines in all, and what is done to those of the corpus.
