@@ -114,3 +114,14 @@ def test_a_domain_without_any_mapping_is_told():
 def test_a_mapping_that_denies_is_told():
     only = [Mapping(0x1000, PAGE, 0x5000, readable=True, writable=False)]
     assert str(missed(only, 0x1010, Access.WRITE)) == "0x1010 is mapped, but not for a write"
+
+
+@pytest.mark.parametrize(("kind", "lost"), [("legacy", {"write": 0}), ("first-stage", {"user": 0})])
+def test_a_right_that_an_entry_above_withholds_is_no_right(kind, lost):
+    memory, rtaddr, top, unit = built(kind)
+    mapping(memory, top, 4, 0x1000, 0x5000, first=kind == "first-stage")
+    memory.words[top] = memory.words[top].replaced(**lost)
+    walked = walk(unit, rtaddr, Request(SOURCE, 0, Access.READ), memory.read)
+    found = list(mappings(walked, tables(memory)))
+    expected = [Mapping(0x1000, PAGE, 0x5000, readable=True, writable=False)] if kind == "legacy" else []
+    assert found == expected
