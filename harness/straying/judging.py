@@ -1,0 +1,173 @@
+"""The judging of a stray receive descriptor: pure functions over the evidence of a step.
+
+That the NIC used the address is its own account: its head moved over the descriptor for the frame, it wrote back over
+the address, and QEMU traced where it put the frame. What became of that, the witnesses of any DMA tell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from harness.blocking import Attempt, judge_blocked, judge_landed
+from harness.conformance import Behaviour
+from harness.judgement import Judgement, StepEvidence, single
+from harness.straying.ring import ADDRESS
+from harness.verdict import Outcome, Witness, WitnessVerdict
+from harness.vtd.faults import Access
+from harness.vtd.miss import Miss, missed
+from harness.vtd.source_id import SourceId
+from harness.vtd.walk.mappings import Mapping as Mapped
+from harness.witnesses.nic_trace import BUFFER_WRITTEN
+
+#: Bytes of the frame check sequence, which some drivers have the NIC put behind a frame.
+_FCS = 4
+
+
+def judge_stray(evidence: StepEvidence, device: str, length: int, target: str | None, expected: Behaviour) -> Judgement:
+    """Judge the one frame; `target` is what the descriptor was to lead to, None for what the driver put there."""
+    seen = evidence.observation("stray")
+    if seen is None:
+        return single(Outcome.ERROR, "no descriptor was used", evidence.index)
+    data = seen.data
+    try:
+        problem = _other_than_asked(evidence, data, device, length, target) or _unread(evidence, data)
+        if problem:
+            return single(Outcome.ERROR, problem, evidence.index, seen.ref)
+        announcement = _issued(evidence, data, seen.ref)
+        frame, before, after = (bytes.fromhex(text) for text in (data["frames"][-1], data["before"], data["after"]))
+        source = SourceId.parse(data["source_id"])
+        attempt = Attempt(
+            device=device,
+            function=source,
+            source=source,
+            access=Access.WRITE,
+            address=data["address"],
+            length=length,
+            target=data["target"],
+            bytes_moved=after == frame != before,
+            intact=after == before != frame,
+            refs=(seen.ref,),
+        )
+        if expected.kind == "landed":
+            return _led(judge_landed(evidence, attempt, announcement), evidence, data, seen.ref)
+        judged = judge_blocked(evidence, attempt, expected.reasons, announcement)
+        return judged if data["mappings"] is None else _explained(judged, data)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as problem:
+        text = f"what was recorded of the ring cannot be read: {problem!r}"
+        return single(Outcome.ERROR, text, evidence.index, seen.ref)
+
+
+def told_of(data: Mapping[str, Any]) -> str:
+    """Say which mapping the address missed, and by how much."""
+    found = [
+        Mapped(start, size, physical, readable="r" in rights, writable="w" in rights)
+        for start, size, physical, rights in data["mappings"]
+    ]
+    miss: Miss = missed(found, data["address"], Access.WRITE)
+    if miss.within is None and miss.behind is None and data["memory"]:
+        return f"{miss}, and it is the physical address of guest memory that this domain does not map"
+    return str(miss)
+
+
+def _other_than_asked(
+    evidence: StepEvidence, data: Mapping[str, Any], device: str, length: int, target: str | None
+) -> str:
+    """Tell where what was recorded is not what the scenario says."""
+    wanted = (device, length, target is not None)
+    done = (data["device"], data["length"], data["strays"])
+    if done != wanted or (target is not None and data["target"] != target):
+        return f"another frame than was asked for: {done} to '{data['target']}'"
+    if evidence.devices.get(device) not in (None, SourceId.parse(data["source_id"])):
+        return f"'{device}' is {evidence.devices[device]}, and {data['source_id']} was looked at"
+    if len(bytes.fromhex(data["frames"][-1])) != length:
+        return "the frame has another length than was asked for"
+    if (data["address"] != data["own"]) != data["strays"]:
+        return f"the address {data['address']:#x} is{' ' if data['strays'] else ' not '}the driver's own"
+    return ""
+
+
+def _unread(evidence: StepEvidence, data: Mapping[str, Any]) -> str:
+    """Tell which bytes were not read from outside of the guest where they are said to stand, in that order."""
+    asked = [
+        (data["place"], data["descriptors"][0]),
+        (data["physical"], data["before"]),
+        (data["place"], data["descriptors"][1]),
+        (data["place"], data["descriptors"][2]),
+        (data["physical"], data["after"]),
+    ]
+    reads = [
+        (entry.data["gpa"], entry.data["size"], entry.data["sha256"])
+        for entry in evidence.entries
+        if (entry.source, entry.kind) == ("memory", "read")
+    ]
+    wanted = [
+        (place, len(content), hashlib.sha256(content).hexdigest())
+        for place, content in ((place, bytes.fromhex(text)) for place, text in asked)
+    ]
+    if reads != wanted:
+        return "the ring and the bytes are not those that were read from outside of the guest"
+    return ""
+
+
+def _issued(evidence: StepEvidence, data: Mapping[str, Any], ref: str) -> Witness:
+    """Witness that the NIC used the descriptor, as it was meant to be, for just the last frame."""
+    ring, heads = data["ring"], data["heads"]
+    before, edited, used = (bytes.fromhex(text) for text in data["descriptors"])
+    written = sum(write["length"] for write in data["writes"] if write["address"] == data["address"])
+    event = BUFFER_WRITTEN[data["model"]]
+    watched = any(
+        (entry.source, entry.kind) == ("trace", "watching") and event in entry.data["events"]
+        for entry in evidence.entries
+    )
+    passed = [(ring["head"] + number + 1) % ring["count"] for number in range(len(data["frames"]))]
+    rules = (
+        (_address(before) != data["own"], "the driver's descriptor has another address"),
+        (_address(edited) != data["address"], f"the descriptor does not lead to {data['address']:#x}"),
+        (_address(used) == data["address"], "the NIC has not written back to the descriptor"),
+        (heads != passed, f"the NIC's head went {ring['head']}, {', '.join(map(str, heads))}"),
+        (data["index"] != (passed[-1] - 1) % ring["count"], f"descriptor {data['index']} was not the last"),
+        (not watched, "QEMU's trace of the NIC's writes was not switched on"),
+        (
+            not data["length"] <= written <= data["length"] + _FCS,
+            f"QEMU traced {written} bytes to {data['address']:#x}, and the frame has {data['length']}",
+        ),
+    )
+    for wrong, text in rules:
+        if wrong:
+            return _witness(evidence, "announcement", WitnessVerdict.MISSING, text, ref)
+    text = f"descriptor {data['index']} led to {data['address']:#x}; the NIC put {written} bytes there and went on"
+    return _witness(evidence, "announcement", WitnessVerdict.CONFIRMS, text, ref)
+
+
+def _led(judged: Judgement, evidence: StepEvidence, data: Mapping[str, Any], ref: str) -> Judgement:
+    """Add to the judgement of a control that the bytes were looked for where the NIC's tables lead."""
+    right = data["leads"] == data["physical"]
+    verdict = WitnessVerdict.CONFIRMS if right else WitnessVerdict.DENIES
+    leads = "nowhere" if data["leads"] is None else f"to {data['leads']:#x}"
+    walk = _witness(evidence, "walk", verdict, f"the tables lead {leads} from {data['address']:#x}", ref)
+    judged = replace(judged, witnesses=(*judged.witnesses, walk))
+    if right or judged.outcome is not Outcome.PASS:
+        return judged
+    finding = replace(judged.findings[0], outcome=Outcome.ERROR, text=f"looked elsewhere: {walk.evidence}")
+    return replace(judged, findings=(finding,))
+
+
+def _explained(judged: Judgement, data: Mapping[str, Any]) -> Judgement:
+    """Tell with the finding which mapping was missed; a domain that maps the address contradicts a block."""
+    [finding] = judged.findings
+    text = f"{finding.text}; {told_of(data)}"
+    outcome = finding.outcome
+    if outcome is Outcome.PASS and data["leads"] is not None:
+        outcome, text = Outcome.ERROR, f"contradiction: the tables lead to {data['leads']:#x}, and yet {text}"
+    return replace(judged, findings=(replace(finding, outcome=outcome, text=text),))
+
+
+def _address(descriptor: bytes) -> int:
+    return int.from_bytes(descriptor[:ADDRESS], "little")
+
+
+def _witness(evidence: StepEvidence, name: str, verdict: WitnessVerdict, text: str, ref: str) -> Witness:
+    return Witness(name=name, step=evidence.index, verdict=verdict, evidence=text, refs=(ref,))
