@@ -18,9 +18,9 @@ from harness.scenario.expectation import (
 from harness.scenario.section import Section, complaint
 from harness.scenario.step import IssuedDma, Reference, Step
 from harness.scenario.target import Target, TargetField
-from harness.scenario.values import Name
+from harness.scenario.values import Name, OnOff
 from harness.session import Session
-from harness.straying.judging import judge_stray
+from harness.straying.judging import Asked, judge_stray
 from harness.straying.ring import QUEUES
 from harness.straying.stray import record_stray
 from harness.vtd.faults import Access
@@ -40,6 +40,18 @@ class StrayBody(Section):
         default=None,
         description="The canary whose physical address is put into the descriptor; as the driver made it if not given.",
     )
+    unmapped: OnOff = Field(
+        default="off",
+        description="Whether its domain maps the driver's buffer no longer, as if that had been unmapped too early.",
+    )
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> Self:
+        if self.to is not None and self.unmapped == "on":
+            raise complaint(
+                "what is unmapped is the driver's own buffer", at=("unmapped",), suggestion="leave out 'to'"
+            )
+        return self
 
 
 class Stray(Step, keyword="stray"):
@@ -62,9 +74,9 @@ class Stray(Step, keyword="stray"):
         if self.stray.to is not None and self.stray.to.name is None:
             text = "a stray address is that of a canary"
             raise complaint(text, at=("stray", "to"), suggestion="plant one and write its name")
-        if self.stray.to is None and self.expects_block:
+        if self.stray.to is None and self.stray.unmapped == "off" and self.expects_block:
             text = "a descriptor that leads where the driver has mapped a buffer is not refused"
-            raise complaint(text, at=("expect",), suggestion="write landed, or 'to' with a canary")
+            raise complaint(text, at=("expect",), suggestion="write landed, 'to' or unmapped: on")
         return self
 
     @property
@@ -89,6 +101,8 @@ class Stray(Step, keyword="stray"):
     def summary(self) -> str:
         """Say in a line what is done."""
         where = "the buffer of its driver" if self._target is None else f"'{self._target}', put into its descriptor"
+        if self.stray.unmapped == "on":
+            where = "a buffer that is unmapped too early"
         return f"a frame of {self.stray.receive} bytes for '{self.stray.device}' goes to {where}"
 
     def references(self) -> list[Reference]:
@@ -116,11 +130,12 @@ class Stray(Step, keyword="stray"):
         """Have the descriptor used, and look at ring and target from outside before and after."""
         device = session.device(self.stray.device)
         aimed = None if self._target is None else self._target.aim(session, device, self.stray.receive)
-        record_stray(session, device, self.stray.receive, aimed, blocked=self.expects_block)
+        unmapped = self.stray.unmapped == "on"
+        record_stray(session, device, self.stray.receive, aimed, unmapped=unmapped, blocked=self.expects_block)
 
     def judge(self, evidence: StepEvidence) -> Judgement:
         """Weigh the witnesses of the one frame."""
         body = self.stray
-        name = None if body.to is None else str(body.to)
-        asked = expected(self.expect, Access.WRITE, evidence.qemu).spec
-        return judge_stray(evidence, body.device, body.receive, name, asked)
+        target = None if body.to is None else str(body.to)
+        asked = Asked(body.device, body.receive, target, unmapped=body.unmapped == "on")
+        return judge_stray(evidence, asked, expected(self.expect, Access.WRITE, evidence.qemu).spec)

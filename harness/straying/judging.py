@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.blocking import Attempt, judge_blocked, judge_landed
@@ -26,26 +26,40 @@ from harness.witnesses.nic_trace import BUFFER_WRITTEN
 _FCS = 4
 
 
-def judge_stray(evidence: StepEvidence, device: str, length: int, target: str | None, expected: Behaviour) -> Judgement:
-    """Judge the one frame; `target` is what the descriptor was to lead to, None for what the driver put there."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a scenario asks for: whose descriptor, how long a frame, and what is wrong with it.
+
+    `target` is where it was to lead, None for the buffer that the driver put there, `unmapped` whether that was to be
+    mapped no longer.
+    """
+
+    device: str
+    length: int
+    target: str | None
+    unmapped: bool = False
+
+
+def judge_stray(evidence: StepEvidence, asked: Asked, expected: Behaviour) -> Judgement:
+    """Judge the one frame."""
     seen = evidence.observation("stray")
     if seen is None:
         return single(Outcome.ERROR, "no descriptor was used", evidence.index)
     data = seen.data
     try:
-        problem = _other_than_asked(evidence, data, device, length, target) or _unread(evidence, data)
+        problem = _other_than_asked(evidence, data, asked) or _unread(evidence, data)
         if problem:
             return single(Outcome.ERROR, problem, evidence.index, seen.ref)
         announcement = _issued(evidence, data, seen.ref)
         frame, before, after = (bytes.fromhex(text) for text in (data["frames"][-1], data["before"], data["after"]))
         source = SourceId.parse(data["source_id"])
         attempt = Attempt(
-            device=device,
+            device=asked.device,
             function=source,
             source=source,
             access=Access.WRITE,
             address=data["address"],
-            length=length,
+            length=asked.length,
             target=data["target"],
             bytes_moved=after == frame != before,
             intact=after == before != frame,
@@ -67,22 +81,22 @@ def told_of(data: Mapping[str, Any]) -> str:
         for start, size, physical, rights in data["mappings"]
     ]
     miss: Miss = missed(found, data["address"], Access.WRITE)
+    if data["unmapped"]:
+        return f"{miss}; the driver had mapped it, to {data['physical']:#x}, and the NIC had still to use it"
     if miss.within is None and miss.behind is None and data["memory"]:
         return f"{miss}, and it is the physical address of guest memory that this domain does not map"
     return str(miss)
 
 
-def _other_than_asked(
-    evidence: StepEvidence, data: Mapping[str, Any], device: str, length: int, target: str | None
-) -> str:
+def _other_than_asked(evidence: StepEvidence, data: Mapping[str, Any], asked: Asked) -> str:
     """Tell where what was recorded is not what the scenario says."""
-    wanted = (device, length, target is not None)
-    done = (data["device"], data["length"], data["strays"])
-    if done != wanted or (target is not None and data["target"] != target):
+    wanted = (asked.device, asked.length, asked.target is not None, asked.unmapped)
+    done = (data["device"], data["length"], data["strays"], data["unmapped"])
+    if done != wanted or (asked.target is not None and data["target"] != asked.target):
         return f"another frame than was asked for: {done} to '{data['target']}'"
-    if evidence.devices.get(device) not in (None, SourceId.parse(data["source_id"])):
-        return f"'{device}' is {evidence.devices[device]}, and {data['source_id']} was looked at"
-    if len(bytes.fromhex(data["frames"][-1])) != length:
+    if evidence.devices.get(asked.device) not in (None, SourceId.parse(data["source_id"])):
+        return f"'{asked.device}' is {evidence.devices[asked.device]}, and {data['source_id']} was looked at"
+    if len(bytes.fromhex(data["frames"][-1])) != asked.length:
         return "the frame has another length than was asked for"
     if (data["address"] != data["own"]) != data["strays"]:
         return f"the address {data['address']:#x} is{' ' if data['strays'] else ' not '}the driver's own"

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.errors import InfraError
+from harness.nesting import translate
 from harness.session import AttachedDevice, Session
-from harness.table_edit import walk_of
+from harness.vtd.faults import Access
 
 #: Where the registers of queue 0 begin, by model.
 QUEUES = {"e1000e": 0x2800, "igb": 0xC000}
@@ -65,7 +66,7 @@ def look(session: Session, device: AttachedDevice, registers: int) -> ReceiveRin
 
 def reached(session: Session, device: AttachedDevice, address: int) -> int | None:
     """Where a write of the NIC to a bus address leads, None for nowhere; without a unit, there itself."""
-    return address if session.raw else walk_of(session, device, address).address
+    return address if session.raw else translate(session, device, address, Access.WRITE).address
 
 
 def driver_reached(session: Session, device: AttachedDevice, address: int) -> int:

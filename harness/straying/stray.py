@@ -1,4 +1,6 @@
-"""A receive descriptor of a NIC's kernel driver with a wrong address in it, and the frame that the NIC uses it for.
+"""A receive descriptor of a NIC's kernel driver that leads astray, and the frame that the NIC uses it for.
+
+Either it gets a wrong address, or its own is no longer mapped, as if the driver had unmapped the buffer too early.
 
 The driver does not look at the address in a descriptor again: it unmaps what its own books say, and lays the address of
 a fresh buffer into the descriptor when its turn comes (e1000_clean_rx_irq and e1000_alloc_rx_buffers in Linux'
@@ -9,17 +11,18 @@ arrives for it (e1000e_write_packet_to_guest, igb_write_packet_to_guest), so an 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
 from harness.address_book import AimedAt
 from harness.errors import InfraError, WaitTimeout
+from harness.patches import Patch
 from harness.session import AttachedDevice, Session, fresh_bytes
 from harness.straying.ring import ADDRESS, DESCRIPTOR, driver_reached, look, reached, registers_of
 from harness.table_edit import walk_of
 from harness.vtd.walk import Unreadable
-from harness.vtd.walk.mappings import mappings
+from harness.vtd.walk.mappings import PAGE, mappings
 from harness.waiting import Deadline, wait_for
 from harness.wire import OTHER_HEADER
 from harness.witnesses.host_trace import read_trace
@@ -33,11 +36,18 @@ _USED_S, _SEEN_S = 10.0, 2.0
 
 
 def record_stray(
-    session: Session, device: AttachedDevice, length: int, aimed: AimedAt | None, *, blocked: bool
+    session: Session,
+    device: AttachedDevice,
+    length: int,
+    aimed: AimedAt | None,
+    *,
+    unmapped: bool = False,
+    blocked: bool,
 ) -> None:
     """Have the NIC use a descriptor for a frame of `length` bytes, and record ring, bytes, and where it wrote.
 
-    The descriptor leads to `aimed`, put there from outside, or stays as the driver made it.
+    The descriptor leads to `aimed`, put there from outside, or stays as the driver made it. `unmapped` has the domain
+    not map its buffer meanwhile.
     """
     registers = registers_of(session, device)
     ring = look(session, device, registers)
@@ -47,14 +57,20 @@ def record_stray(
     own = int.from_bytes(before[:ADDRESS], "little")
     address, target = (own, f"buffer {index} of the driver") if aimed is None else (aimed.address, aimed.name)
     physical = driver_reached(session, device, own) if aimed is None else aimed.physical
-    leads, maps = reached(session, device, address), _mappings(session, device, address)
     content = session.read_physical(physical, length, label=f"{target} before")
     frames = [OTHER_HEADER + fresh_bytes(length - len(OTHER_HEADER)) for _ in range(AHEAD + 1)]
     issued = session.guest.machine.trace_lines(0)[1]
-    with session.watching(BUFFER_WRITTEN[device.model]), session.provoking() if blocked else nullcontext():
-        with _edited(session, place, before, address) if aimed is not None else nullcontext():
-            edited = session.read_physical(place, DESCRIPTOR, label="descriptor for the NIC")
-            heads = [_use(session, device, registers, frame) for frame in frames]
+    with ExitStack() as stack:
+        stack.enter_context(session.watching(BUFFER_WRITTEN[device.model]))
+        if blocked:
+            stack.enter_context(session.provoking())
+        if unmapped and not session.raw:
+            stack.enter_context(_unmapped(session, device, address, length))
+        if aimed is not None:
+            stack.enter_context(_edited(session, place, before, address))
+        leads, maps = reached(session, device, address), _mappings(session, device, address)
+        edited = session.read_physical(place, DESCRIPTOR, label="descriptor for the NIC")
+        heads = [_use(session, device, registers, frame) for frame in frames]
         used = session.read_physical(place, DESCRIPTOR, label="descriptor as used")
         if not blocked or session.raw:
             _await_bytes(session, physical, frames[-1])
@@ -66,6 +82,7 @@ def record_stray(
         model=device.model,
         source_id=str(device.source),
         strays=aimed is not None,
+        unmapped=unmapped,
         target=target,
         address=address,
         physical=physical,
@@ -98,6 +115,24 @@ def _edited(session: Session, place: int, before: bytes, address: int) -> Iterat
         if memory.read(place, ADDRESS) == wrong:
             memory.write(place, before[:ADDRESS])
         raise
+
+
+@contextmanager
+def _unmapped(session: Session, device: AttachedDevice, address: int, length: int) -> Iterator[None]:
+    """Have the tables not map what a frame at `address` would take, and the unit forget that they did.
+
+    The mapping is put back in the end. The driver may have come to unmap the buffer itself by then: Linux warns of an
+    address that leads nowhere and leaves the entry alone (iommu_dma_unmap_page in drivers/iommu/dma-iommu.c).
+    """
+    for page in range(address & -PAGE, address + length, PAGE):
+        leaf = walk_of(session, device, page).entry("leaf")
+        old = session.guest.machine.memory.read(leaf.address, leaf.entry.SIZE)
+        what = f"mapping of {page:#x}"
+        session.patches.make(Patch(device=device.name, what=what, address=leaf.address, old=old, new=bytes(len(old))))
+    try:
+        yield
+    finally:
+        session.patches.heal(device.name)
 
 
 def _use(session: Session, device: AttachedDevice, registers: int, frame: bytes) -> int:
