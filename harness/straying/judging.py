@@ -14,10 +14,10 @@ from typing import Any
 from harness.blocking import Attempt, judge_blocked, judge_landed
 from harness.conformance import Behaviour
 from harness.judgement import Judgement, StepEvidence, single
-from harness.straying.ring import ADDRESS
+from harness.straying.ring import ADDRESS, DESCRIPTOR
 from harness.verdict import Outcome, Witness, WitnessVerdict
 from harness.vtd.faults import Access
-from harness.vtd.miss import Miss, missed
+from harness.vtd.miss import missed
 from harness.vtd.source_id import SourceId
 from harness.vtd.walk.mappings import Mapping as Mapped
 from harness.witnesses.nic_trace import BUFFER_WRITTEN
@@ -68,7 +68,7 @@ def judge_stray(evidence: StepEvidence, asked: Asked, expected: Behaviour) -> Ju
         if expected.kind == "landed":
             return _led(judge_landed(evidence, attempt, announcement), evidence, data, seen.ref)
         judged = judge_blocked(evidence, attempt, expected.reasons, announcement)
-        return judged if data["mappings"] is None else _explained(judged, data)
+        return _explained(judged, data)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as problem:
         text = f"what was recorded of the ring cannot be read: {problem!r}"
         return single(Outcome.ERROR, text, evidence.index, seen.ref)
@@ -76,16 +76,19 @@ def judge_stray(evidence: StepEvidence, asked: Asked, expected: Behaviour) -> Ju
 
 def told_of(data: Mapping[str, Any]) -> str:
     """Say which mapping the address missed, and by how much."""
-    found = [
+    miss = missed(_mapped(data), data["address"], Access.WRITE)
+    if data["unmapped"]:
+        return f"{miss}; the driver had mapped it, to {data['physical']:#x}, and the NIC had still to use it"
+    if miss.within is None and miss.behind is None and data["address"] == data["physical"]:
+        return f"{miss}, and it is the physical address of guest memory that this domain does not map"
+    return str(miss)
+
+
+def _mapped(data: Mapping[str, Any]) -> list[Mapped]:
+    return [
         Mapped(start, size, physical, readable="r" in rights, writable="w" in rights)
         for start, size, physical, rights in data["mappings"]
     ]
-    miss: Miss = missed(found, data["address"], Access.WRITE)
-    if data["unmapped"]:
-        return f"{miss}; the driver had mapped it, to {data['physical']:#x}, and the NIC had still to use it"
-    if miss.within is None and miss.behind is None and data["memory"]:
-        return f"{miss}, and it is the physical address of guest memory that this domain does not map"
-    return str(miss)
 
 
 def _other_than_asked(evidence: StepEvidence, data: Mapping[str, Any], asked: Asked) -> str:
@@ -94,8 +97,8 @@ def _other_than_asked(evidence: StepEvidence, data: Mapping[str, Any], asked: As
     done = (data["device"], data["length"], data["strays"], data["unmapped"])
     if done != wanted or (asked.target is not None and data["target"] != asked.target):
         return f"another frame than was asked for: {done} to '{data['target']}'"
-    if evidence.devices.get(asked.device) not in (None, SourceId.parse(data["source_id"])):
-        return f"'{asked.device}' is {evidence.devices[asked.device]}, and {data['source_id']} was looked at"
+    if evidence.devices.get(asked.device) != SourceId.parse(data["source_id"]):
+        return f"'{asked.device}' is {evidence.devices.get(asked.device)}, and {data['source_id']} was looked at"
     if len(bytes.fromhex(data["frames"][-1])) != asked.length:
         return "the frame has another length than was asked for"
     if (data["address"] != data["own"]) != data["strays"]:
@@ -172,11 +175,32 @@ def _led(judged: Judgement, evidence: StepEvidence, data: Mapping[str, Any], ref
 def _explained(judged: Judgement, data: Mapping[str, Any]) -> Judgement:
     """Tell with the finding which mapping was missed; a domain that maps the address contradicts a block."""
     [finding] = judged.findings
-    text = f"{finding.text}; {told_of(data)}"
-    outcome = finding.outcome
-    if outcome is Outcome.PASS and data["leads"] is not None:
-        outcome, text = Outcome.ERROR, f"contradiction: the tables lead to {data['leads']:#x}, and yet {text}"
-    return replace(judged, findings=(replace(finding, outcome=outcome, text=text),))
+    passes = finding.outcome is Outcome.PASS
+    if data["mappings"] is None:  # there is no domain
+        if not passes:
+            return judged
+        finding = replace(finding, outcome=Outcome.ERROR, text=f"{finding.text}, but what its domain maps is unknown")
+        return replace(judged, findings=(finding,))
+    wrong = _contradicting(data) if passes else ""
+    if wrong:
+        finding = replace(finding, outcome=Outcome.ERROR, text=f"{finding.text}: contradiction: {wrong}")
+    return replace(judged, findings=(replace(finding, text=f"{finding.text}; {told_of(data)}"),))
+
+
+def _contradicting(data: Mapping[str, Any]) -> str:
+    """Tell where the tables are not those of a domain that maps the driver's ring and does not map the address."""
+    if data["leads"] is not None:
+        return f"the tables lead to {data['leads']:#x}"
+    mapped = _mapped(data)
+    if missed(mapped, data["address"], Access.WRITE).within is not None:
+        return "its domain maps the address"
+    known = {"its descriptor": data["ring"]["base"] + data["index"] * DESCRIPTOR}
+    if data["strays"]:
+        known["the buffer that the driver had laid there"] = data["own"]
+    for what, address in known.items():
+        if missed(mapped, address, Access.WRITE).within is None:
+            return f"its domain does not map {what} at {address:#x}"
+    return ""
 
 
 def _address(descriptor: bytes) -> int:

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from typing import Any
 
 from harness.address_book import AimedAt
-from harness.errors import InfraError, WaitTimeout
+from harness.errors import HarnessError, InfraError, WaitTimeout
 from harness.patches import Patch
 from harness.session import AttachedDevice, Session, fresh_bytes
 from harness.straying.ring import ADDRESS, DESCRIPTOR, driver_reached, look, reached, registers_of
@@ -49,6 +49,8 @@ def record_stray(
     The descriptor leads to `aimed`, put there from outside, or stays as the driver made it. `unmapped` has the domain
     not map its buffer meanwhile.
     """
+    if any(other.physical == device.name for other in session.devices.values()):
+        raise HarnessError(f"'{device.name}' shares its queues with virtual functions", hint="take a NIC without any")
     registers = registers_of(session, device)
     ring = look(session, device, registers)
     index = ring.ahead(AHEAD)
@@ -98,7 +100,6 @@ def record_stray(
         writes=[asdict(write) for line in lines if (write := buffer_write(line)) is not None],
         before=content.hex(),
         after=after.hex(),
-        memory=session.guest.machine.memory.holds(address, length),
         mappings=maps,
     )
 
