@@ -14,7 +14,7 @@ from typing import Any
 from harness.blocking import Attempt, judge_blocked, judge_landed
 from harness.conformance import Behaviour
 from harness.judgement import Judgement, StepEvidence, single
-from harness.straying.ring import ADDRESS, DESCRIPTOR
+from harness.straying.ring import ADDRESS, DESCRIPTOR, buffer_name
 from harness.verdict import Outcome, Witness, WitnessVerdict
 from harness.vtd.faults import Access
 from harness.vtd.miss import missed
@@ -24,6 +24,9 @@ from harness.witnesses.nic_trace import BUFFER_WRITTEN
 
 #: Bytes of the frame check sequence, which some drivers have the NIC put behind a frame.
 _FCS = 4
+
+#: The bits of a paging entry of either stage that have the address (VT-d spec 9.7 and 9.8), and those of an address.
+_FRAME = 0xF_FFFF_FFFF_F000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ def judge_stray(evidence: StepEvidence, asked: Asked, expected: Behaviour) -> Ju
         if expected.kind == "landed":
             return _led(judge_landed(evidence, attempt, announcement), evidence, data, seen.ref)
         judged = judge_blocked(evidence, attempt, expected.reasons, announcement)
-        return _explained(judged, data)
+        return _explained(judged, evidence, data)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as problem:
         text = f"what was recorded of the ring cannot be read: {problem!r}"
         return single(Outcome.ERROR, text, evidence.index, seen.ref)
@@ -95,12 +98,13 @@ def _other_than_asked(evidence: StepEvidence, data: Mapping[str, Any], asked: As
     """Tell where what was recorded is not what the scenario says."""
     wanted = (asked.device, asked.length, asked.target is not None, asked.unmapped)
     done = (data["device"], data["length"], data["strays"], data["unmapped"])
-    if done != wanted or (asked.target is not None and data["target"] != asked.target):
+    if done != wanted or data["target"] != (asked.target or buffer_name(data["index"])):
         return f"another frame than was asked for: {done} to '{data['target']}'"
     if evidence.devices.get(asked.device) != SourceId.parse(data["source_id"]):
         return f"'{asked.device}' is {evidence.devices.get(asked.device)}, and {data['source_id']} was looked at"
-    if len(bytes.fromhex(data["frames"][-1])) != asked.length:
-        return "the frame has another length than was asked for"
+    lengths = {len(frame) for frame in {bytes.fromhex(text) for text in data["frames"]}}
+    if lengths != {asked.length} or len(set(data["frames"])) != len(data["frames"]):
+        return "the frames are alike, or of another length than was asked for"
     if (data["address"] != data["own"]) != data["strays"]:
         return f"the address {data['address']:#x} is{' ' if data['strays'] else ' not '}the driver's own"
     return ""
@@ -133,7 +137,7 @@ def _issued(evidence: StepEvidence, data: Mapping[str, Any], ref: str) -> Witnes
     """Witness that the NIC used the descriptor, as it was meant to be, for just the last frame."""
     ring, heads = data["ring"], data["heads"]
     before, edited, used = (bytes.fromhex(text) for text in data["descriptors"])
-    written = sum(write["length"] for write in data["writes"] if write["address"] == data["address"])
+    written, whole = _written(data)
     event = BUFFER_WRITTEN[data["model"]]
     watched = any(
         (entry.source, entry.kind) == ("trace", "watching") and event in entry.data["events"]
@@ -151,6 +155,8 @@ def _issued(evidence: StepEvidence, data: Mapping[str, Any], ref: str) -> Witnes
             not data["length"] <= written <= data["length"] + _FCS,
             f"QEMU traced {written} bytes to {data['address']:#x}, and the frame has {data['length']}",
         ),
+        (not whole, "QEMU traced other writes than one whole frame after the other"),
+        (not _is_ring(data), f"this is no ring that has descriptor {data['index']} at {data['place']:#x}"),
     )
     for wrong, text in rules:
         if wrong:
@@ -159,9 +165,44 @@ def _issued(evidence: StepEvidence, data: Mapping[str, Any], ref: str) -> Witnes
     return _witness(evidence, "announcement", WitnessVerdict.CONFIRMS, text, ref)
 
 
+def _written(data: Mapping[str, Any]) -> tuple[int, bool]:
+    """Give how many bytes of the last frame the NIC wrote to the address, and whether it wrote each frame whole.
+
+    Each goes to an address of its own, piece after piece.
+    """
+    sizes: dict[int, int] = {}
+    whole = True
+    for write in data["writes"]:
+        whole = whole and write["offset"] == sizes.get(write["address"], 0)
+        sizes[write["address"]] = sizes.get(write["address"], 0) + write["length"]
+    whole = whole and len(sizes) == len(data["frames"]) and len(set(sizes.values())) == 1
+    return (
+        (sizes[data["address"]], whole and [*sizes][-1] == data["address"]) if data["address"] in sizes else (0, False)
+    )
+
+
+def _is_ring(data: Mapping[str, Any]) -> bool:
+    """Whether the ring is one: of 8 descriptors or a multiple, the one in question ready, and at its place.
+
+    Its length is given in pieces of 128 bytes (82574 data sheet 10.2.5.6).
+    """
+    ring = data["ring"]
+    bus = ring["base"] + data["index"] * DESCRIPTOR
+    ready = (data["index"] - ring["head"]) % ring["count"] < (ring["tail"] - ring["head"]) % ring["count"]
+    return ring["count"] % 8 == 0 and ready and _leads(data, bus, data["place"])
+
+
+def _leads(data: Mapping[str, Any], address: int, physical: int) -> bool:
+    """Whether the domain maps an address to a physical one; without a domain it is that itself."""
+    if data["mappings"] is None:
+        return address == physical
+    within = missed(_mapped(data), address, Access.WRITE).within
+    return within is not None and within.physical + address - within.start == physical
+
+
 def _led(judged: Judgement, evidence: StepEvidence, data: Mapping[str, Any], ref: str) -> Judgement:
     """Add to the judgement of a control that the bytes were looked for where the NIC's tables lead."""
-    right = data["leads"] == data["physical"]
+    right = data["leads"] == data["physical"] and _leads(data, data["address"], data["physical"])
     verdict = WitnessVerdict.CONFIRMS if right else WitnessVerdict.DENIES
     leads = "nowhere" if data["leads"] is None else f"to {data['leads']:#x}"
     walk = _witness(evidence, "walk", verdict, f"the tables lead {leads} from {data['address']:#x}", ref)
@@ -172,7 +213,7 @@ def _led(judged: Judgement, evidence: StepEvidence, data: Mapping[str, Any], ref
     return replace(judged, findings=(finding,))
 
 
-def _explained(judged: Judgement, data: Mapping[str, Any]) -> Judgement:
+def _explained(judged: Judgement, evidence: StepEvidence, data: Mapping[str, Any]) -> Judgement:
     """Tell with the finding which mapping was missed; a domain that maps the address contradicts a block."""
     [finding] = judged.findings
     passes = finding.outcome is Outcome.PASS
@@ -181,26 +222,40 @@ def _explained(judged: Judgement, data: Mapping[str, Any]) -> Judgement:
             return judged
         finding = replace(finding, outcome=Outcome.ERROR, text=f"{finding.text}, but what its domain maps is unknown")
         return replace(judged, findings=(finding,))
-    wrong = _contradicting(data) if passes else ""
+    wrong = _contradicting(evidence, data) if passes else ""
     if wrong:
         finding = replace(finding, outcome=Outcome.ERROR, text=f"{finding.text}: contradiction: {wrong}")
     return replace(judged, findings=(replace(finding, text=f"{finding.text}; {told_of(data)}"),))
 
 
-def _contradicting(data: Mapping[str, Any]) -> str:
-    """Tell where the tables are not those of a domain that maps the driver's ring and does not map the address."""
+def _contradicting(evidence: StepEvidence, data: Mapping[str, Any]) -> str:
+    """Tell where the tables are not those of a domain that maps what the driver laid and does not map the address."""
     if data["leads"] is not None:
         return f"the tables lead to {data['leads']:#x}"
     mapped = _mapped(data)
     if missed(mapped, data["address"], Access.WRITE).within is not None:
         return "its domain maps the address"
-    known = {"its descriptor": data["ring"]["base"] + data["index"] * DESCRIPTOR}
-    if data["strays"]:
-        known["the buffer that the driver had laid there"] = data["own"]
-    for what, address in known.items():
-        if missed(mapped, address, Access.WRITE).within is None:
-            return f"its domain does not map {what} at {address:#x}"
+    if data["strays"] and missed(mapped, data["own"], Access.WRITE).within is None:
+        return f"its domain does not map the buffer that the driver had laid there, at {data['own']:#x}"
+    if data["unmapped"] and not _taken_out(evidence, data):
+        return "no mapping of the buffer was taken out of the tables and put back"
     return ""
+
+
+def _taken_out(evidence: StepEvidence, data: Mapping[str, Any]) -> bool:
+    """Whether an entry of the tables that led to the buffer was cleared, and put back afterwards."""
+    changes = [
+        (entry.kind, entry.data["address"], bytes.fromhex(entry.data["old"]), bytes.fromhex(entry.data["new"]))
+        for entry in evidence.entries
+        if entry.source == "tables" and entry.kind in ("broken", "healed")
+    ]
+    return any(
+        kind == "broken"
+        and int.from_bytes(old, "little") & _FRAME == data["physical"] & _FRAME
+        and not any(new)
+        and ("healed", place, new, old) in changes[number:]
+        for number, (kind, place, old, new) in enumerate(changes)
+    )
 
 
 def _address(descriptor: bytes) -> int:

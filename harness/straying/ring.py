@@ -43,6 +43,11 @@ class ReceiveRing:
         return (self.head + distance) % self.count
 
 
+def buffer_name(index: int) -> str:
+    """Name the buffer that the driver laid into a descriptor."""
+    return f"buffer {index} of the driver"
+
+
 def registers_of(session: Session, device: AttachedDevice) -> int:
     """Give the guest-physical address where the guest's kernel has placed the NIC's registers."""
     resources = session.call("pci", bdf=device.address)["resources"]

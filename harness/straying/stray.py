@@ -19,7 +19,7 @@ from harness.address_book import AimedAt
 from harness.errors import HarnessError, InfraError, WaitTimeout
 from harness.patches import Patch
 from harness.session import AttachedDevice, Session, fresh_bytes
-from harness.straying.ring import ADDRESS, DESCRIPTOR, driver_reached, look, reached, registers_of
+from harness.straying.ring import ADDRESS, DESCRIPTOR, buffer_name, driver_reached, look, reached, registers_of
 from harness.table_edit import walk_of
 from harness.vtd.walk import Unreadable
 from harness.vtd.walk.mappings import PAGE, mappings
@@ -57,7 +57,7 @@ def record_stray(
     place = driver_reached(session, device, ring.base + index * DESCRIPTOR)
     before = session.read_physical(place, DESCRIPTOR, label="descriptor of the driver")
     own = int.from_bytes(before[:ADDRESS], "little")
-    address, target = (own, f"buffer {index} of the driver") if aimed is None else (aimed.address, aimed.name)
+    address, target = (own, buffer_name(index)) if aimed is None else (aimed.address, aimed.name)
     physical = driver_reached(session, device, own) if aimed is None else aimed.physical
     content = session.read_physical(physical, length, label=f"{target} before")
     frames = [OTHER_HEADER + fresh_bytes(length - len(OTHER_HEADER)) for _ in range(AHEAD + 1)]

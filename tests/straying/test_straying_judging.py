@@ -16,7 +16,7 @@ ATTACK = {"stray": {"device": "nic", "receive": 64, "to": "victim"}, "expect": {
 EARLY = {"stray": {"device": "nic", "receive": 64, "unmapped": True}, "expect": {"blocked": {"reason": "pte-write"}}}
 CONTROL = {"stray": {"device": "nic", "receive": 64}, "expect": "landed"}
 
-VICTIM, PLACE, OWN, BUFFER = 0x0882_1000, 0x1FD1_F120, 0xFFFE_9040, 0x05FF_F040
+VICTIM, PLACE, OWN, BUFFER = 0x0882_1000, 0x1FD1_F010, 0xFFFE_9040, 0x05FF_F040
 FRAMES = [bytes([number]) * 64 for number in (1, 2, 3)]
 BEFORE = b"\x11" * 64
 USED = bytes(16)
@@ -31,7 +31,11 @@ def led(address: int) -> bytes:
     return address.to_bytes(8, "little") + bytes(8)
 
 
-def whole(*, strays=True, unmapped=False, after=None, fault=True, **changes) -> Recording:
+def written(address: int, length: int = 64, offset: int = 0) -> dict:
+    return {"address": address, "offset": offset, "length": length}
+
+
+def whole(*, strays=True, unmapped=False, after=None, fault=True, at=PLACE, **changes) -> Recording:
     address, physical = (VICTIM, VICTIM) if strays else (OWN, BUFFER)
     after = after if after is not None else (BEFORE if strays or unmapped else FRAMES[-1])
     descriptors = [led(OWN), led(address), USED]
@@ -39,8 +43,8 @@ def whole(*, strays=True, unmapped=False, after=None, fault=True, **changes) -> 
     recording.add("runner", "device", 0, name="nic", address="0000:01:00.0", source_id="01:00.0")
     recording.add("trace", "watching", 0, events=["e1000e_rx_desc_buff_write"])
     for what, place, content in (
-        ("laid", PLACE, descriptors[0]), ("before", physical, BEFORE), ("edited", PLACE, descriptors[1]),
-        ("used", PLACE, descriptors[2]), ("after", physical, after),
+        ("laid", at, descriptors[0]), ("before", physical, BEFORE), ("edited", at, descriptors[1]),
+        ("used", at, descriptors[2]), ("after", physical, after),
     ):  # fmt: skip
         digest = sha256(content).hexdigest()
         recording.add("memory", "read", 0, label=what, gpa=place, size=len(content), sha256=digest)
@@ -48,14 +52,18 @@ def whole(*, strays=True, unmapped=False, after=None, fault=True, **changes) -> 
         "device": "nic", "model": "e1000e", "source_id": "01:00.0", "strays": strays, "unmapped": unmapped,
         "target": "victim" if strays else "buffer 1 of the driver", "address": address, "physical": physical,
         "length": 64, "own": OWN, "leads": None if strays or unmapped else BUFFER,
-        "ring": {"base": 0xFFFF_0000, "count": 256, "head": 255, "tail": 240}, "index": 1, "place": PLACE,
+        "ring": {"base": 0xFFFF_0000, "count": 256, "head": 255, "tail": 240}, "index": 1, "place": at,
         "descriptors": [content.hex() for content in descriptors], "heads": [0, 1, 2],
         "frames": [frame.hex() for frame in FRAMES],
-        "writes": [{"address": 0xFFFE_7040, "offset": 0, "length": 64}, {"address": address, "offset": 0, "length": 64}],
+        "writes": [written(0xFFFE_7040), written(0xFFFE_8040), written(address)],
         "before": BEFORE.hex(), "after": after.hex(),
         "mappings": MAPPINGS[1:] if unmapped else MAPPINGS,
     }  # fmt: skip
     recording.add("observation", "stray", 0, **(told | changes))
+    if unmapped:
+        entry, gone = (BUFFER & ~0xFFF | 3).to_bytes(8, "little").hex(), bytes(8).hex()
+        recording.add("tables", "broken", 0, what="mapping", address=0x5000, old=entry, new=gone)
+        recording.add("tables", "healed", 0, what="mapping", address=0x5000, old=gone, new=entry)
     if fault and (strays or unmapped):
         page = address & ~0xFFF
         line = f"DMAR: [DMA Write NO_PASID] Request device [01:00.0] fault addr {page:#x} [fault reason 0x05] PTE Write"
@@ -108,7 +116,7 @@ def test_a_frame_in_the_drivers_own_buffer_is_the_control():
 
 
 def test_without_protection_the_stray_frame_lands():
-    found = judgement(ATTACK, whole(after=FRAMES[-1], fault=False, mappings=None, leads=VICTIM))
+    found = judgement(ATTACK, whole(after=FRAMES[-1], fault=False, mappings=None, leads=VICTIM, at=0xFFFF_0010))
 
     assert (found.outcome, found.landed) == (FAIL, True)
 
@@ -142,9 +150,19 @@ def test_bytes_that_were_not_read_from_outside_are_an_error(label, step, strays)
     {"index": 2},
     {"ring": {"base": 0xFFFF_0000, "count": 256, "head": 254, "tail": 240}},
     {"writes": []},
-    {"writes": [{"address": VICTIM, "offset": 0, "length": 60}]},
-    {"writes": [{"address": VICTIM, "offset": 0, "length": 128}]},
-    {"writes": [{"address": OWN, "offset": 0, "length": 64}]},
+    {"writes": [written(0x7040, 60), written(0x8040, 60), written(VICTIM, 60)]},
+    {"writes": [written(0x7040, 128), written(0x8040, 128), written(VICTIM, 128)]},
+    {"writes": [written(0x7040), written(0x8040), written(OWN)]},
+    {"writes": [written(VICTIM)]},
+    {"writes": [written(0x7040), written(VICTIM)]},
+    {"writes": [written(0x7040), written(VICTIM), written(0x8040)]},
+    {"writes": [written(0x7040), written(0x8040, 60), written(VICTIM)]},
+    {"writes": [written(0x7040), written(0x8040), written(VICTIM, offset=8)]},
+    {"ring": {"base": 0xFFFF_0000, "count": 257, "head": 256, "tail": 240}},
+    {"ring": {"base": 0xFFFF_0000, "count": 256, "head": 255, "tail": 1}},
+    {"ring": {"base": 0xFFFF_0010, "count": 256, "head": 255, "tail": 240}},
+    {"place": PLACE + 16},
+    {"frames": [FRAMES[0].hex(), FRAMES[0].hex(), FRAMES[2].hex()]},
     {"frames": [frame.hex() for frame in FRAMES[:2]]},
     {"frames": [*(frame.hex() for frame in FRAMES[:2]), FRAMES[2][:60].hex()]},
     {"own": VICTIM},
@@ -228,15 +246,44 @@ def test_a_fault_that_is_not_that_of_the_frame_is_not_taken_for_it(changes, outc
     assert judged(ATTACK, recording)[0] is outcome
 
 
+@pytest.mark.parametrize("kind", ["broken", "healed"])
+def test_a_mapping_that_was_not_taken_out_and_put_back_is_an_error(kind):
+    missing, elsewhere, kept = (whole(strays=False, unmapped=True) for _ in range(3))
+    missing.drop(of("tables", kind))
+    elsewhere.change(of("tables", kind), address=0x6000)
+    kept.change(of("tables", kind), new=bytes([1] * 8).hex())
+
+    assert [judged(EARLY, spoiled)[0] for spoiled in (missing, elsewhere, kept)] == [ERROR] * 3
+
+
+def test_a_mapping_of_another_page_that_was_taken_out_is_an_error():
+    recording, other = whole(strays=False, unmapped=True), (0x9003).to_bytes(8, "little").hex()
+    recording.change(of("tables", "broken"), old=other)
+    recording.change(of("tables", "healed"), new=other)
+
+    assert judged(EARLY, recording)[0] is ERROR
+
+
+def test_two_pieces_of_a_frame_and_its_check_sequence_are_one():
+    pieces = [written(place, *piece) for place in (0x7040, 0x8040, VICTIM) for piece in ((14,), (50, 14), (4, 64))]
+
+    assert judged(ATTACK, whole(writes=pieces))[0] is PASS
+
+
 def test_a_control_that_did_not_land_is_no_pass():
     found = judgement(CONTROL, whole(strays=False, after=BEFORE))
 
     assert (found.outcome, found.landed) == (ERROR, False)
 
 
-@pytest.mark.parametrize("leads", [None, BUFFER + 0x1000])
-def test_a_control_whose_tables_lead_elsewhere_is_an_error(leads):
-    assert denied(CONTROL, whole(strays=False, leads=leads)) == (ERROR, {"walk"})
+@pytest.mark.parametrize("changes", [
+    {"leads": None},
+    {"leads": BUFFER + 0x1000},
+    {"mappings": [[0xFFFE_9000, 0x1000, 0x0600_0000, "rw"], *MAPPINGS[1:]]},
+    {"mappings": MAPPINGS[1:]},
+])  # fmt: skip
+def test_a_control_whose_tables_lead_elsewhere_is_an_error(changes):
+    assert denied(CONTROL, whole(strays=False, **changes)) == (ERROR, {"walk"})
 
 
 def test_a_control_during_which_somebody_faulted_is_a_failure():
