@@ -156,6 +156,7 @@ def _issued(evidence: StepEvidence, data: Mapping[str, Any], ref: str) -> Witnes
             f"QEMU traced {written} bytes to {data['address']:#x}, and the frame has {data['length']}",
         ),
         (not whole, "QEMU traced other writes than one whole frame after the other"),
+        (not _others_mapped(data), "QEMU traced a write of another frame to where no buffer is"),
         (not _is_ring(data), f"this is no ring that has descriptor {data['index']} at {data['place']:#x}"),
     )
     for wrong, text in rules:
@@ -181,6 +182,15 @@ def _written(data: Mapping[str, Any]) -> tuple[int, bool]:
     )
 
 
+def _others_mapped(data: Mapping[str, Any]) -> bool:
+    """Whether the frames before went where the domain maps something; without a domain nothing tells."""
+    if data["mappings"] is None:
+        return True
+    others = {write["address"] for write in data["writes"]} - {data["address"]}
+    mapped = _mapped(data)
+    return all(missed(mapped, address, Access.WRITE).within is not None for address in others)
+
+
 def _is_ring(data: Mapping[str, Any]) -> bool:
     """Whether the ring is one: of 8 descriptors or a multiple, the one in question ready, and at its place.
 
@@ -189,7 +199,8 @@ def _is_ring(data: Mapping[str, Any]) -> bool:
     ring = data["ring"]
     bus = ring["base"] + data["index"] * DESCRIPTOR
     ready = (data["index"] - ring["head"]) % ring["count"] < (ring["tail"] - ring["head"]) % ring["count"]
-    return ring["count"] % 8 == 0 and ready and _leads(data, bus, data["place"])
+    places = all(0 <= ring[end] < ring["count"] for end in ("head", "tail"))
+    return ring["count"] % 8 == 0 and places and ready and _leads(data, bus, data["place"])
 
 
 def _leads(data: Mapping[str, Any], address: int, physical: int) -> bool:

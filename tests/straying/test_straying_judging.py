@@ -55,7 +55,7 @@ def whole(*, strays=True, unmapped=False, after=None, fault=True, at=PLACE, **ch
         "ring": {"base": 0xFFFF_0000, "count": 256, "head": 255, "tail": 240}, "index": 1, "place": at,
         "descriptors": [content.hex() for content in descriptors], "heads": [0, 1, 2],
         "frames": [frame.hex() for frame in FRAMES],
-        "writes": [written(0xFFFE_7040), written(0xFFFE_8040), written(address)],
+        "writes": [written(0xFFFE_A040), written(0xFFFE_A840), written(address)],
         "before": BEFORE.hex(), "after": after.hex(),
         "mappings": MAPPINGS[1:] if unmapped else MAPPINGS,
     }  # fmt: skip
@@ -150,16 +150,18 @@ def test_bytes_that_were_not_read_from_outside_are_an_error(label, step, strays)
     {"index": 2},
     {"ring": {"base": 0xFFFF_0000, "count": 256, "head": 254, "tail": 240}},
     {"writes": []},
-    {"writes": [written(0x7040, 60), written(0x8040, 60), written(VICTIM, 60)]},
-    {"writes": [written(0x7040, 128), written(0x8040, 128), written(VICTIM, 128)]},
-    {"writes": [written(0x7040), written(0x8040), written(OWN)]},
+    {"writes": [written(0xFFFE_A040, 60), written(0xFFFE_A840, 60), written(VICTIM, 60)]},
+    {"writes": [written(0xFFFE_A040, 128), written(0xFFFE_A840, 128), written(VICTIM, 128)]},
+    {"writes": [written(0xFFFE_A040), written(0xFFFE_A840), written(OWN)]},
     {"writes": [written(VICTIM)]},
-    {"writes": [written(0x7040), written(VICTIM)]},
-    {"writes": [written(0x7040), written(VICTIM), written(0x8040)]},
-    {"writes": [written(0x7040), written(0x8040, 60), written(VICTIM)]},
-    {"writes": [written(0x7040), written(0x8040), written(VICTIM, offset=8)]},
+    {"writes": [written(0xFFFE_A040), written(VICTIM)]},
+    {"writes": [written(0xFFFE_A040), written(VICTIM), written(0xFFFE_A840)]},
+    {"writes": [written(0xFFFE_A040), written(0xFFFE_A840, 60), written(VICTIM)]},
+    {"writes": [written(0xFFFE_A040), written(0xFFFE_A840), written(VICTIM, offset=8)]},
     {"ring": {"base": 0xFFFF_0000, "count": 257, "head": 256, "tail": 240}},
     {"ring": {"base": 0xFFFF_0000, "count": 256, "head": 255, "tail": 1}},
+    {"ring": {"base": 0xFFFF_0000, "count": 256, "head": 255, "tail": -1}},
+    {"writes": [written(0x7040), written(0xFFFE_A840), written(VICTIM)]},
     {"ring": {"base": 0xFFFF_0010, "count": 256, "head": 255, "tail": 240}},
     {"place": PLACE + 16},
     {"frames": [FRAMES[0].hex(), FRAMES[0].hex(), FRAMES[2].hex()]},
@@ -265,7 +267,9 @@ def test_a_mapping_of_another_page_that_was_taken_out_is_an_error():
 
 
 def test_two_pieces_of_a_frame_and_its_check_sequence_are_one():
-    pieces = [written(place, *piece) for place in (0x7040, 0x8040, VICTIM) for piece in ((14,), (50, 14), (4, 64))]
+    pieces = [
+        written(place, *piece) for place in (0xFFFE_A040, 0xFFFE_A840, VICTIM) for piece in ((14,), (50, 14), (4, 64))
+    ]
 
     assert judged(ATTACK, whole(writes=pieces))[0] is PASS
 
