@@ -161,7 +161,7 @@ def _await_bytes(session: Session, physical: int, frame: bytes) -> None:
 
 
 def _mappings(session: Session, device: AttachedDevice, address: int) -> list[list[Any]] | None:
-    """Give what the NIC's domain maps: address, size, where it leads, and the rights; None without a domain."""
+    """Give what the NIC's domain maps: address, size, where it leads, and the rights; None where there are no tables."""
     if session.raw:
         return None
     memory = session.guest.machine.memory
@@ -171,5 +171,8 @@ def _mappings(session: Session, device: AttachedDevice, address: int) -> list[li
             raise Unreadable(place)
         return memory.read(place, size)
 
-    found = mappings(walk_of(session, device, address), read)
+    try:
+        found = list(mappings(walk_of(session, device, address), read))
+    except LookupError:  # nothing is translated for it, or it was refused before its domain
+        return None
     return [[m.start, m.size, m.physical, "r" * m.readable + "w" * m.writable] for m in found]
