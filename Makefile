@@ -16,11 +16,11 @@ flag = $(if $(filter-out 0 no off false,$($1)),$2)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup environment run test check unit atlas bench soak images repin list validate report shell doctor lock clean
+.PHONY: help setup environment run test test-all mutation check unit atlas bench soak images repin list validate report shell doctor lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  options: SCENARIO='NAMES OR FILES' (run, list, validate, shell), WRITE=1 (atlas: docs/fault-atlas.md), TAGS=TAG K='EXPRESSION' PROVE=1 COLD=1 NIC=ADDRESS (run), HOST=ssh://USER@NAME another host (run, doctor), JOBS=N (run, test), IMAGES=NAMES (repin), RUN=DIRECTORY (report)"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  options: SCENARIO='NAMES OR FILES' (run, list, validate, shell), WRITE=1 (atlas: docs/fault-atlas.md), TAGS=TAG K='EXPRESSION' PROVE=1 COLD=1 NIC=ADDRESS (run), HOST=ssh://USER@NAME another host (run, doctor), JOBS=N (run, test), IMAGES=NAMES (repin), RUN=DIRECTORY (report, mutation)"
 
 setup: environment ## install what is missing: Python environment, QEMU, guest images
 	@$(BIN)/harness images build --quiet
@@ -40,6 +40,13 @@ test: environment ## everything CI runs: linters, unit and guest tests, scenario
 	    $(BIN)/pytest tests -m alone || failed=$$?; \
 	    $(BIN)/pytest scenarios --prove $(call flag,BOOT_LONE,--boot-lone) -m 'not long' -n $(or $(JOBS),auto) || failed=$$?; \
 	    exit $$failed
+
+mutation: environment ## try single changes to all evidence of RUN: none may keep a PASS without a listed reason
+	$(BIN)/python -m tests.mutation $(RUN)
+
+test-all: test ## everything of test, then a run of all scenarios and single changes to all of its evidence
+	$(BIN)/harness run $(SCENARIOS) $(if $(JOBS),-j $(JOBS))
+	$(BIN)/python -m tests.mutation runs/latest
 
 check: environment ## linters, types, import layers and the tests that need no QEMU
 	@$(MAKE) --no-print-directory lint unit

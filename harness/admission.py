@@ -38,6 +38,10 @@ def judge_admission(evidence: StepEvidence, because_of: tuple[str, ...]) -> Judg
     if seen is None:
         return single(Outcome.ERROR, "it was not recorded what became of the assignment", evidence.index)
     status, addresses = seen.data["status"], seen.data["addresses"]
+    members = {member["bdf"] for member in status["members"] if not member["bridge"]}
+    if addresses.get(seen.data["device"]) not in members:
+        text = f"the group was read without '{seen.data['device']}' in it"
+        return single(Outcome.ERROR, text, evidence.index, seen.ref)
     vfio, refused = _vfio(evidence, seen.data, seen.ref, expected=bool(because_of))
     drivers = _drivers(evidence, status, addresses, because_of, seen.ref)
     who = f"group {status['group']} of '{seen.data['device']}'"

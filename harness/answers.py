@@ -45,7 +45,7 @@ _COUNT = {"count": int}
 ANSWERS: Mapping[str, Shape] = {
     "hello": {"kernel": str, "cmdline": str, "boot_id": str},
     "set_clock": {"behind_ns": int},
-    "kmsg": {"entries": [{"seq": int, "priority": int, "us": int, "text": str}], "lost": bool},
+    "kmsg": {"entries": [{"seq": int, "priority": int, "facility": int, "us": int, "text": str}], "lost": bool},
     "iommu_state": {
         "groups": Named({"type": str, "devices": [str]}),
         "iommus": Named(Named(str)),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from harness.machine.properties import QemuFacts
 from harness.machine.spec import Translation
+from harness.own_values import address_width
 from harness.scenario.device import Device
 from harness.scenario.edit import Edit
 from harness.scenario.load import Variant
@@ -21,7 +23,7 @@ _OFFERS: dict[Translation, tuple[bool | None, bool | None]] = {
 }
 
 
-def wrong_on_bare(variant: Variant) -> Iterator[Diagnostic]:
+def wrong_on_bare(variant: Variant, facts: QemuFacts) -> Iterator[Diagnostic]:
     """Find what the tables, the vIOMMU or the devices of a bare machine lack for the steps."""
     machine = variant.scenario.machine
     options = machine.iommu[0]
@@ -34,7 +36,7 @@ def wrong_on_bare(variant: Variant) -> Iterator[Diagnostic]:
             yield variant.diagnostic(("machine", "translation"), text)
     for index, step in enumerate(variant.scenario.steps):
         for path, edit in step.edits():
-            problem = _misplaced(edit, machine.translation, narrow=options.get("aw_bits") == 39)
+            problem = _misplaced(edit, machine.translation, narrow=address_width(variant, facts) == 39)
             if problem is not None:
                 yield variant.diagnostic(("steps", index, *path), *problem)
         for name, what, path in step.needs_engine():

@@ -134,14 +134,20 @@ def _landed_finding(
         outcome, text = Outcome.PASS, f"the {attempt.said} landed"
     elif arrived.verdict is _CONFIRMS:
         outcome, text = Outcome.FAIL, f"the {attempt.said} landed, but {others.evidence}"
-    elif refusals := evidence.on_host or (evidence.logged if evidence.traced else ()):
+    elif refusals := _refusals(evidence, attempt):
         outcome, text = Outcome.FAIL, f"the {attempt.said} should have landed, but was refused: {refusals[0]}"
     else:
-        outcome, text = (
-            Outcome.ERROR,
-            f"the {attempt.said} should have landed: {arrived.evidence}, and no fault tells why",
-        )
+        told = "no fault tells why" if others.verdict is _CONFIRMS else f"no fault of its tells why; {others.evidence}"
+        outcome, text = Outcome.ERROR, f"the {attempt.said} should have landed: {arrived.evidence}, and {told}"
     return Finding(outcome=outcome, text=text, step=evidence.index, refs=attempt.refs)
+
+
+def _refusals(evidence: StepEvidence, attempt: Attempt) -> list[Fault]:
+    """Give the faults of the attempt's own device: of the lab host's log, or of the guest's where QEMU traced them."""
+    there = [fault for fault in evidence.on_host if fault.source == attempt.at_host]
+    traced = {(fault.access, fault.reason) for fault in evidence.traced if fault.source == attempt.source}
+    mine = [fault for fault in evidence.logged if fault.source == attempt.source]
+    return there or [fault for fault in mine if (fault.access, fault.reason) in traced]
 
 
 def announced(evidence: StepEvidence, attempt: Attempt) -> Witness:
@@ -157,7 +163,12 @@ def announced(evidence: StepEvidence, attempt: Attempt) -> Witness:
         and entry.data["direction"] == direction
     ]
     refs = tuple(entry.ref for entry in matching[:3])
-    if len(matching) < attempt.dmas:
+    others = [entry for entry in evidence.announcements() if entry not in matching]
+    if others:
+        told = f"{others[0].data['length']} bytes at {others[0].data['address']:#x}"
+        text = f"another DMA was announced too: {told} by {others[0].data['bdf']}"
+        return _witness(evidence, "announcement", _MISSING, text, (others[0].ref,))
+    if len(matching) != attempt.dmas:
         seen = f"{len(matching)} of {attempt.dmas} DMAs were announced as asked for"
         return _witness(evidence, "announcement", _MISSING, seen, refs)
     times = "" if attempt.dmas == 1 else f"{attempt.dmas} times "

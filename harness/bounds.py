@@ -46,3 +46,6 @@ FRAME_BYTES = 132 << 20
 
 #: Ethernet frames that are looked at while one is waited for; the rest of the deadline is not spent on a flood.
 WIRE_FRAMES = 200_000
+
+#: Frames that are taken from a wire at once: its socket holds some hundred, and a flood refills it meanwhile.
+WIRE_QUEUE = 4096

@@ -97,23 +97,25 @@ class Delivery:
         told = [
             entry
             for entry in self.evidence.entries
-            if (entry.source, entry.kind) == ("agent", "msi") and entry.data["bdf"] == self.about["function"]
+            if (entry.source, entry.kind) == ("agent", "msi") and entry.data["purpose"] == "control"
         ]
-        verdict = _CONFIRMS if len(told) == self.messages else _MISSING
+        wanted = (self.about["device"], self.about["function"])
+        mine = all((entry.data.get("device", wanted[0]), entry.data["bdf"]) == wanted for entry in told)
+        verdict = _CONFIRMS if mine and len(told) == self.messages else _MISSING
         refs = tuple(entry.ref for entry in told[:3])
         return self._witness("announcement", verdict, f"the device announced {len(told)} messages", refs)
 
     def _count(self) -> Witness:
         user = self.about["after"] - self.about["before"]
         lines = (self.about["counted_before"], self.about["counted_after"])
-        if any(len(told) != 1 for told in lines):
+        if any(len(told) != 1 for told in lines) or _line(lines[0][0]) != _line(lines[1][0]):
             return self._witness("count", _MISSING, "/proc/interrupts has not one line for the device")
         kernel = lines[1][0]["count"] - lines[0][0]["count"]
         text = f"{user} of {self.messages} interrupts came to the user, /proc/interrupts rose by {kernel}"
         return self._says("count", text, right=user == kernel == self.messages)
 
     def _chip(self) -> Witness:
-        chips = {str(told["chip"]) for told in self.about["counted_after"]}
+        chips = {str(told["chip"]) for when in ("before", "after") for told in self.about[f"counted_{when}"]}
         right = len(chips) == 1 and all(chip.startswith("IR-") == self._remapped for chip in chips)
         return self._says("chip", f"the interrupt chip is {', '.join(sorted(chips)) or 'not told'}", right=right)
 
@@ -156,12 +158,17 @@ class Delivery:
 
         def read(address: int, size: int) -> bytes:
             data = bytes.fromhex(told["data"])
-            if (address, size) != (told["address"], len(data)):
+            if (address, size) != (told["address"], len(data)) or not self._was_read(address, told["data"]):
                 raise Unreadable(address)
             return data
 
         unit = Unit.from_registers(Capability(self.about["cap"]), ExtendedCapability(self.about["ecap"]))
         return walk_interrupt(unit, self._table, self._sent, source, read)
+
+    def _was_read(self, address: int, data: str) -> bool:
+        """Whether the entry was read from outside, and whatever was read there is the same."""
+        read = [e.data for e in self.evidence.entries if e.source == "memory" and e.data["gpa"] == address]
+        return bool(read) and all((one["size"], one.get("data")) == (len(data) // 2, data) for one in read)
 
     def trace(self) -> Witness:
         """What QEMU made of the messages."""
@@ -194,3 +201,8 @@ class Delivery:
 
     def _witness(self, name: str, verdict: WitnessVerdict, text: str, refs: tuple[str, ...] = ()) -> Witness:
         return Witness(name=name, step=self.evidence.index, verdict=verdict, evidence=text, refs=refs or (self.ref,))
+
+
+def _line(told: Mapping[str, Any]) -> tuple[object, object]:
+    """Which line of /proc/interrupts it is."""
+    return told.get("irq"), told.get("name")

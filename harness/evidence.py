@@ -176,21 +176,42 @@ class Record(Protocol):
         """Give what kept an entry from being written, None while all were."""
 
 
+class DamagedJournal(ValueError):
+    """A line of a journal that is no entry; the text names it."""
+
+
 def read_journal(path: Path) -> list[Entry]:
     """All entries of a journal; a last line cut off by a crash is left out.
 
-    A damaged line elsewhere raises ValueError with file and line.
+    A damaged line elsewhere raises DamagedJournal with file and line.
     """
+    entries, damage = read_undamaged(path)
+    if damage is not None:
+        raise DamagedJournal(damage)
+    return entries
+
+
+def read_undamaged(path: Path) -> tuple[list[Entry], str | None]:
+    """The entries of a journal up to its first damaged line, and what names that line, None if there is none."""
     entries: list[Entry] = []
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     for number, line in enumerate(lines, start=1):
         try:
-            entries.append(Entry(**json.loads(line), line=number))
-        except ValueError:
-            if number == len(lines) and not line.endswith("\n"):
-                break
-            raise ValueError(f"{path}:{number}: not a journal entry") from None
-    return entries
+            entries.append(_entry(json.loads(line), number))
+        except (ValueError, RecursionError):
+            cut_off = number == len(lines) and not line.endswith("\n")
+            return entries, None if cut_off else f"{path}:{number}: not a journal entry"
+    return entries, None
+
+
+def _entry(fields: Any, line: int) -> Entry:
+    """Make an entry of a line's object; ValueError for anything else."""
+    match fields:
+        case {"t": int() | float() as t, "source": str(source), "kind": str(kind), "step": step, "data": dict(data)}:
+            if isinstance(t, bool) or not (step is None or type(step) is int):
+                raise ValueError
+            return Entry(t=float(t), source=source, kind=kind, step=step, data=data, line=line)
+    raise ValueError
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +228,11 @@ class VariantDirectory:
         """The journal read back; empty if none was written."""
         path = self.path / JOURNAL
         return read_journal(path) if path.exists() else []
+
+    def undamaged(self) -> tuple[list[Entry], str | None]:
+        """The journal up to its first damaged line, and what names that, None if there is none."""
+        path = self.path / JOURNAL
+        return read_undamaged(path) if path.exists() else ([], None)
 
     def file(self, name: str) -> Path:
         """The path of the file `name` in this directory."""

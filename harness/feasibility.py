@@ -8,6 +8,7 @@ from harness.bare_feasibility import wrong_on_bare
 from harness.machine.argv import MAX_ROOT_PORTS
 from harness.machine.properties import QemuFacts, resolve
 from harness.machine.spec import IommuSpec
+from harness.own_values import ruled_out, wrong_width
 from harness.scenario.device import Device
 from harness.scenario.load import Variant
 from harness.scenario.step import IssuedDma, Mapped
@@ -23,18 +24,21 @@ LARGEST_BUFFER = 64 << 20
 def infeasible(variant: Variant, facts: QemuFacts) -> Iterable[Diagnostic]:
     """Find everything in `variant` that the QEMU with these `facts`, the machine or the devices cannot do."""
     yield from _wrong_options(variant, facts)
+    yield from wrong_width(variant)
     yield from _wrong_machine(variant, facts)
     yield from _proves_nothing(variant)
     if variant.scenario.machine.kind == "bare":
-        yield from wrong_on_bare(variant)
+        yield from wrong_on_bare(variant, facts)
     else:
         yield from _wrong_steps(variant)
+        yield from ruled_out(variant, facts)
 
 
 def _wrong_options(variant: Variant, facts: QemuFacts) -> Iterator[Diagnostic]:
     several = len(variant.scenario.machine.iommu) > 1
     for index, options in enumerate(variant.scenario.machine.iommu):
-        for problem in resolve(IommuSpec(options), facts).problems:
+        unit = IommuSpec(options, as_written=variant.scenario.refused is not None)
+        for problem in resolve(unit, facts).problems:
             if problem.unsupported:
                 continue  # another QEMU has it: the scenario is skipped with this reason
             path = ("machine", "iommu", *((index,) if several else ()), problem.key)

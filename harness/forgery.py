@@ -13,6 +13,10 @@ from harness.interruption import judge_message
 from harness.judgement import Judgement, StepEvidence
 from harness.verdict import Finding, Outcome, Witness, WitnessVerdict
 
+#: Where interrupts are counted, and whether the message's owner is: of the sender's own, and of one of another.
+_OWN = {"in the platform": True, "in the guest": True}
+_ANOTHERS = {"in the platform": False, "in the guest": False, "of the victim": True}
+
 
 def judge_forgery(evidence: StepEvidence, expected: Expected) -> Judgement:
     """Judge the one message of a step, and what was counted of it; ERROR where the counters contradict each other."""
@@ -30,6 +34,9 @@ def judge_forgery(evidence: StepEvidence, expected: Expected) -> Judgement:
     if sent != [[seen.data["address"], seen.data["data"]]]:
         problems.append(f"another message was sent than {seen.data['address']:#x}/{seen.data['data']:#x}")
     told = []
+    counted = {str(counter["where"]): bool(counter["owner"]) for counter in seen.data["counters"]}
+    if counted not in (_OWN, _ANOTHERS):
+        problems.append(f"counted was {', '.join(counted) or 'nowhere'}")
     for counter in seen.data["counters"]:
         rose = int(counter["after"]) - int(counter["before"])
         told.append(f"{counter['where']} {counter['name']} by {rose}")

@@ -84,6 +84,12 @@ class _Vectors:
             if len(about[f"guest_{when}"]) != len(numbers):
                 lines = len(about[f"guest_{when}"])
                 return f"the guest's /proc/interrupts has {lines} lines for {len(numbers)} vectors"
+        for where in ("platform", "guest"):
+            before, after = (
+                [(line["irq"], line["name"]) for line in about[f"{where}_{when}"]] for when in ("before", "after")
+            )
+            if before != after:
+                return f"the {where}'s /proc/interrupts has other lines afterwards than before"
         return None
 
     def witnesses(self) -> tuple[Witness, ...]:
@@ -135,8 +141,9 @@ class _Vectors:
 
     def _chip(self) -> Witness:
         about = self.seen.data
-        here = {str(line["chip"]) for line in about["platform_after"] if _HANDED.match(line["name"])}
-        there = {str(line["chip"]) for line in about["guest_after"]}
+        lines = (*about["platform_before"], *about["platform_after"])
+        here = {str(line["chip"]) for line in lines if _HANDED.match(line["name"])}
+        there = {str(line["chip"]) for line in (*about["guest_before"], *about["guest_after"])}
         right = all(chip.startswith("IR-") == self._remapped for chip in here)
         # The guest has no unit of its own, so nothing is remapped there.
         right &= not any(chip.startswith("IR-") for chip in there)

@@ -211,7 +211,8 @@ def _announced(evidence: StepEvidence, about: Mapping[str, Any]) -> tuple[Entry,
         for entry in evidence.entries
         if (entry.source, entry.kind) == ("agent", kind)
         and entry.data["bdf"] == about["function"]
-        and entry.data["purpose"] in ("attack", "control")
+        and entry.data["purpose"] == ("attack" if about["attack"] else "control")
+        and entry.data.get("device", about["device"]) == about["device"]
         and (kind == "msi" or [entry.data[key] for key in ("address", "length", "direction")] == written)
     ]
     return tuple(found) if len(found) == 1 else ()

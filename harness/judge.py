@@ -1,4 +1,8 @@
-"""From a variant's files to its verdict: a pure function, so that an old run can be judged again without QEMU."""
+"""From a variant's files to its verdict: a pure function, so that an old run can be judged again without QEMU.
+
+What is decisive is what came first. A failure whose evidence is whole up to the end of its step stands (`standing`):
+nothing that is missing or contradictory later can take it back. A hole before it, or in it, leaves nothing known.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +11,27 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from harness.catalog import steps_of
-from harness.evidence import VariantDirectory
-from harness.judgement import Judgement, single
+from harness.errors import HarnessError
+from harness.evidence import Entry, VariantDirectory
+from harness.forms.check import readable
+from harness.judgement import Judgement, StepEvidence, single
+from harness.likely_cause import explained
 from harness.machine.argv import KERNEL_ARGS
 from harness.plan import Plan, read_plan
 from harness.process import StopRung
 from harness.raw_record import disagreements
+from harness.run_record import flaws
 from harness.scenario.step import Step
-from harness.testimony import Testimony, hear, holes
+from harness.standing import Standing, standing
+from harness.testimony import Testimony, agreed, agreed_between, hear, holes, step_evidence
 from harness.verdict import CounterProof, Finding, Outcome, Verdict, WitnessVerdict, worst
 
 
 def judge_variant(directory: VariantDirectory) -> Verdict:
-    """Judge one variant by its plan and journal, and by those of its counter-proofs where they were run."""
+    """Judge one variant by its plan and journal, and by those of its counter-proofs where they were run.
+
+    A damaged file is an ERROR that names it, and the line of a journal. HarnessError if there is no plan to judge by.
+    """
     plan = read_plan(directory.file("plan.json"))
     own = _judge_run(plan, directory)
     proofs: dict[str, CounterProof] = {}
@@ -32,11 +44,9 @@ def judge_variant(directory: VariantDirectory) -> Verdict:
                 text = f"the counter-proof {protection} was asked for, but there is no evidence of it"
                 findings.append(Finding(outcome=Outcome.ERROR, text=text))
             continue
-        proofs[protection], finding = _judge_counter_proof(protection, VariantDirectory(path))
+        proofs[protection], finding = _read_counter_proof(protection, VariantDirectory(path))
         findings.append(finding)
-    outcome = worst([own.outcome, *(finding.outcome for finding in findings)])
-    if own.outcome is Outcome.SKIP:
-        outcome = Outcome.SKIP
+    outcome = _overall(own.outcome, [finding.outcome for finding in findings])
     reason = own.reason if outcome is own.outcome else next(f.text for f in findings if f.outcome is outcome)
     return Verdict(
         outcome=outcome,
@@ -49,30 +59,136 @@ def judge_variant(directory: VariantDirectory) -> Verdict:
     )
 
 
+def _overall(own: Outcome, proofs: Sequence[Outcome]) -> Outcome:
+    """Weigh the variant's own outcome and those of its counter-proofs, each of which has a machine and a record apart.
+
+    So what one of them does not know takes nothing back that another has shown: the variant's own failure, or, where
+    that passed, a vacuous counter-proof.
+    """
+    if own in (Outcome.SKIP, Outcome.FAIL):
+        return own
+    if own is Outcome.PASS and Outcome.FAIL in proofs:
+        return Outcome.FAIL
+    return worst([own, *proofs])
+
+
 def _judge_run(plan: Plan, directory: VariantDirectory) -> Verdict:
     if plan.skip is not None:
         return Verdict(outcome=Outcome.SKIP, reason=plan.skip)
+    entries, damaged = directory.undamaged()
     if plan.refused is not None:
-        return _verdict([_refusal(plan.refused, hear(directory.entries()))], [])
-    steps = steps_of(plan.definition)
-    seen = _heard(plan, directory, steps)
-    judgements = [_judge_step(index, step, seen) for index, step in enumerate(steps)]
-    judged = [judgement for judgement in judgements if judgement is not None]
-    findings = list(_infrastructure(plan, seen, directory, steps))
-    if not judged and not findings:
+        return _verdict([*_damage(damaged), _refusal(plan, plan.refused, hear(entries))], [])
+    steps = _steps(plan)
+    stands = _standing(plan, directory, steps, entries)
+    findings: list[Finding] = [*_damage(damaged)]
+    judgements: dict[int, Judgement | None] = {}
+    try:
+        seen = _heard(plan, entries, steps)
+        findings += _infrastructure(plan, seen, directory, steps)
+        judgements = {index: _judge_step(index, step, seen) for index, step in enumerate(steps)}
+    except UNREADABLE as problem:
+        findings.append(Finding(outcome=Outcome.ERROR, text=f"the record cannot be read: {problem!r}"))
+    if stands is not None:
+        judgements |= stands.judgements
+    judged = [judgements[index] for index in sorted(judgements)]
+    told = [explained(judgement, steps, plan.steps) for judgement in judged if judgement is not None]
+    if not told and not findings:
         findings.append(Finding(outcome=Outcome.ERROR, text="no step of this scenario states what it expects"))
-    return _verdict(findings, judged)
+    return _verdict(findings, told, stands)
 
 
-def _heard(plan: Plan, directory: VariantDirectory, steps: Sequence[Step]) -> Testimony:
-    flooded_from = next((index for index, step in enumerate(steps) if step.floods_log), None)
-    return hear(directory.entries(), flooded_from=flooded_from, kernel=plan.machine.kind == "linux")
+def _steps(plan: Plan) -> tuple[Step, ...]:
+    """Give the steps of a plan; HarnessError where what it keeps of its scenario is damaged."""
+    try:
+        return steps_of(plan.definition)
+    except (ValueError, TypeError, KeyError) as problem:
+        text = f"the plan of {plan.id} does not hold the steps of a scenario: {problem}"
+        raise HarnessError(text, hint="its plan.json was changed, or is of another version of the harness") from None
 
 
-def _verdict(findings: Sequence[Finding], judged: Sequence[Judgement]) -> Verdict:
+def _damage(told: str | None) -> Iterator[Finding]:
+    if told is not None:
+        yield Finding(outcome=Outcome.ERROR, text=f"{told}, so nothing is known from there on")
+
+
+def _standing(
+    plan: Plan, directory: VariantDirectory, steps: Sequence[Step], entries: Sequence[Entry]
+) -> Standing | None:
+    """Find the failure that stands, whatever comes after it."""
+    fine, damaged = readable(entries)
+
+    def judge(index: int, before: Sequence[Entry]) -> Judgement | None:
+        problem = next((problem for entry, problem in damaged if entry.line <= before[-1].line), None)
+        if problem is not None:
+            return single(Outcome.ERROR, problem, index)
+        return _judge_step_within(plan, index, steps, before)
+
+    return standing(
+        steps,
+        fine,
+        judge=judge,
+        strays=_strayed,
+        holes=lambda before: _holes_before(plan, directory, before),
+    )
+
+
+def _flooded_from(steps: Sequence[Step]) -> int | None:
+    return next((index for index, step in enumerate(steps) if step.floods_log), None)
+
+
+def _heard(plan: Plan, entries: Sequence[Entry], steps: Sequence[Step]) -> Testimony:
+    return hear(entries, flooded_from=_flooded_from(steps), kernel=plan.machine.kind == "linux")
+
+
+def _judge_step_within(plan: Plan, index: int, steps: Sequence[Step], entries: Sequence[Entry]) -> Judgement | None:
+    """Judge a step by `entries` alone, which end with it."""
+    kernel = plan.machine.kind == "linux"
+    try:
+        evidence = step_evidence(index, entries, flooded_from=_flooded_from(steps), kernel=kernel)
+        judgement = _judge_step(index, steps[index], Testimony({index: evidence}, (), tuple(entries)))
+        if judgement is None or judgement.outcome is not Outcome.FAIL or not kernel or agreed(evidence):
+            return judgement
+        return single(Outcome.ERROR, f"step {index + 1}: log, console and trace do not tell the same", index)
+    except UNREADABLE as problem:
+        return single(Outcome.ERROR, f"step {index + 1} cannot be read: {problem!r}", index)
+
+
+def _strayed(entries: Sequence[Entry]) -> bool:
+    """Tell whether a fault between steps is proven by `entries`; one that cannot be read is none."""
+    try:
+        return agreed_between(entries)
+    except UNREADABLE:
+        return False
+
+
+def _holes_before(plan: Plan, directory: VariantDirectory, entries: Sequence[Entry]) -> list[str]:
+    """Tell what keeps `entries`, which end with a step, from being relied on, whatever comes after them."""
+    seen = Testimony({}, (), tuple(entries))
+    kernel = plan.machine.kind == "linux"
+    # The trace of a machine on a lab host is stamped by another clock than the journal.
+    until = entries[-1].t if plan.lab is None else None
+    try:
+        return [
+            *(str(entry.data["message"]) for entry in seen.of("error")),
+            *flaws(plan, entries, whole=False),
+            *holes(entries, kernel=kernel, whole=False),
+            *disagreements(directory, entries, kernel=kernel, until=until),
+            *(_other_kernel(plan, seen) if kernel else ()),
+        ]
+    except UNREADABLE as problem:
+        return [repr(problem)]
+
+
+def _verdict(findings: Sequence[Finding], judged: Sequence[Judgement], stands: Standing | None = None) -> Verdict:
     everything = [*findings, *(finding for judgement in judged for finding in judgement.findings)]
     outcome = worst(finding.outcome for finding in everything)
-    decisive = [finding for finding in everything if finding.outcome is outcome]
+    if stands is not None:
+        outcome = Outcome.FAIL
+    first = None if stands is None else stands.step
+    decisive = [f for f in everything if f.outcome is outcome and (stands is None or f.step == first)]
+    if not decisive:  # what stands between two steps may be unreadable with what comes later
+        decisive = [Finding(outcome=outcome, text="a fault outside of any step")]
+        everything += decisive
     reason = decisive[0].text if outcome is not Outcome.PASS else _passed(everything)
     witnesses = tuple(witness for judgement in judged for witness in judgement.witnesses)
     return Verdict(
@@ -100,7 +216,19 @@ def _judge_step(index: int, step: Step, seen: Testimony) -> Judgement | None:
     if evidence.disabled and not step.may_be_silent:
         text = f"{name}: a DMA was refused without a report, fault processing is disabled (FPD)"
         return single(Outcome.ERROR, text, index, *evidence.disabled[:3])
-    return step.judge(evidence)
+    try:
+        return step.judge(evidence)
+    except UNREADABLE as problem:
+        return single(Outcome.ERROR, f"{name}: {_unweighed(evidence, problem)}", index)
+
+
+#: What a judge trips over in entries that have their form, each, but do not fit each other.
+UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+
+
+def _unweighed(evidence: StepEvidence, problem: Exception) -> str:
+    first, last = evidence.entries[0].ref, evidence.entries[-1].ref
+    return f"its evidence ({first} to {last}) does not fit together: {type(problem).__name__}: {problem}"
 
 
 def _infrastructure(
@@ -108,10 +236,13 @@ def _infrastructure(
 ) -> Iterable[Finding]:
     """Find what makes the whole record untrustworthy, worst first: it explains what else is missing."""
     yield from _cut_short(seen, may_end=bool(steps) and steps[-1].ends_machine)
+    for problem in seen.damaged:
+        yield Finding(outcome=Outcome.ERROR, text=problem)
     if not seen.of("error"):
         for hole in (
+            *flaws(plan, seen.entries),
             *holes(seen.entries, kernel=plan.machine.kind == "linux"),
-            *disagreements(directory, seen.entries),
+            *disagreements(directory, seen.entries, kernel=plan.machine.kind == "linux"),
             *(_other_kernel(plan, seen) if plan.machine.kind == "linux" else ()),
         ):
             yield Finding(outcome=Outcome.ERROR, text=hole)
@@ -151,8 +282,9 @@ def _cut_short(seen: Testimony, *, may_end: bool = False) -> Iterator[Finding]:
             yield Finding(outcome=Outcome.ERROR, text=text, refs=(entry.ref,))
 
 
-def _refusal(words: str, seen: Testimony) -> Finding:
-    for finding in _cut_short(seen):
+def _refusal(plan: Plan, words: str, seen: Testimony) -> Finding:
+    damaged = (Finding(outcome=Outcome.ERROR, text=problem) for problem in (*seen.damaged, *flaws(plan, seen.entries)))
+    for finding in (*_cut_short(seen), *damaged):
         return finding
     refused = seen.of("refused")
     if not refused and seen.of("started"):
@@ -169,15 +301,28 @@ def _refusal(words: str, seen: Testimony) -> Finding:
     return Finding(outcome=Outcome.FAIL, text=f"QEMU ended with other words: {said or 'none'}", refs=(refused[-1].ref,))
 
 
+def _read_counter_proof(protection: str, directory: VariantDirectory) -> tuple[CounterProof, Finding]:
+    """Judge a run without `protection`; one whose record cannot be read says nothing."""
+    try:
+        return _judge_counter_proof(protection, directory)
+    except (HarnessError, *UNREADABLE) as problem:
+        text = f"without protection ({protection}): its record cannot be read: {problem!r}"
+        refs = (str(Path("counter") / protection),)
+        return CounterProof.NOT_RUN, Finding(outcome=Outcome.ERROR, text=text, refs=refs)
+
+
 def _judge_counter_proof(protection: str, directory: VariantDirectory) -> tuple[CounterProof, Finding]:
     """Judge a run without `protection`: every DMA must now reach its target, those that must be blocked included."""
     plan = read_plan(directory.file("plan.json"))
-    steps = steps_of(plan.definition)
-    seen = _heard(plan, directory, steps)
+    steps = _steps(plan)
+    entries, damaged = directory.undamaged()
+    seen = _heard(plan, entries, steps)
     where = f"without protection ({protection})"
-    unknown = [
-        finding.text for finding in _infrastructure(plan, seen, directory, steps) if finding.outcome is Outcome.ERROR
-    ]
+    if plan.protection_removed != protection:
+        text = f"{where}: what was run there is without {plan.protection_removed or 'nothing'}"
+        return CounterProof.NOT_RUN, Finding(outcome=Outcome.ERROR, text=text)
+    infrastructure = (*_damage(damaged), *_infrastructure(plan, seen, directory, steps))
+    unknown = [finding.text for finding in infrastructure if finding.outcome is Outcome.ERROR]
     attacks: dict[str, bool] = {}
     for index, step in enumerate(steps):
         name = f"step {index + 1} ({step.keyword})"
@@ -212,7 +357,10 @@ def _landed(index: int, step: Step, seen: Testimony) -> bool | None:
         raise ValueError("did not finish")
     if evidence.problems:
         raise ValueError(evidence.problems[0])
-    judgement = step.judge(evidence)
+    try:
+        judgement = step.judge(evidence)
+    except UNREADABLE as problem:
+        raise ValueError(_unweighed(evidence, problem)) from None
     if judgement is None or judgement.landed is None:
         return None
     for witness in judgement.witnesses:

@@ -35,7 +35,7 @@ class StepEvidence:
     `interrupts` refused interrupts, `devices` the source IDs of the devices under test by name. `problems` tell why the
     record of the step cannot be relied on; it is not judged then. `disabled` are the places where QEMU traced that
     fault processing is disabled (FPD), so that a refusal goes unreported, `qemu` is QEMU's version, empty if it was not
-    recorded.
+    recorded, `limited` whether the kernel's rate limit may have kept lines out of its log.
     """
 
     index: int
@@ -50,6 +50,7 @@ class StepEvidence:
     disabled: tuple[str, ...] = ()
     qemu: str = ""
     on_host: tuple[Fault, ...] = ()
+    limited: bool = False
 
     def observation(self, kind: str) -> Entry | None:
         """Give the last observation of `kind`, None if the step recorded none."""

@@ -14,6 +14,16 @@ _ABOVE = 1 << 32
 _LOW, _LOW_WHEN_SPLIT = 0xB000_0000, 0x8000_0000
 
 
+def offset_in_memory(size: int, gpa: int, length: int) -> int | None:
+    """Give how far into a q35's memory of `size` bytes the `length` bytes at `gpa` lie, None if some are none of it."""
+    low = size if size < _LOW else _LOW_WHEN_SPLIT
+    if gpa >= 0 and gpa + length <= low:
+        return gpa
+    if gpa >= _ABOVE and gpa - _ABOVE + length <= size - low:
+        return gpa - _ABOVE + low
+    return None
+
+
 class GuestMemory:
     """Reads guest-physical addresses as the CPU of the guest would see them; VT-d does not stand in between.
 
@@ -77,9 +87,7 @@ class GuestMemory:
         return True
 
     def _offset(self, gpa: int, length: int) -> int:
-        low = self._size if self._size < _LOW else _LOW_WHEN_SPLIT
-        if gpa >= 0 and gpa + length <= low:
-            return gpa
-        if gpa >= _ABOVE and gpa - _ABOVE + length <= self._size - low:
-            return gpa - _ABOVE + low
-        raise ValueError(f"{length} bytes at {gpa:#x} are not in the guest's memory")
+        offset = offset_in_memory(self._size, gpa, length)
+        if offset is None:
+            raise ValueError(f"{length} bytes at {gpa:#x} are not in the guest's memory")
+        return offset

@@ -5,9 +5,9 @@ A plan is data: `harness plan` shows it, the runner follows it, and the judge re
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import count, groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,9 +22,13 @@ from harness.machine import migration
 from harness.machine.argv import MAX_ROOT_PORTS
 from harness.machine.spec import PLATFORM_DISK, IommuSpec, MachineSpec
 from harness.nested.nic import GivenNic
+from harness.own_values import memory_of
 from harness.scenario.load import Variant, load_all
 from harness.scenario.model import MachineSection, Scenario
+from harness.scenario.same_plan import same_plans
 from harness.scenario.step import Step
+from harness.scenario.told_once import told_once
+from harness.scenario.unused import unused
 from harness.skipping import reasons_to_skip
 from harness.source.diagnostics import Diagnostic, InputError
 
@@ -37,9 +41,8 @@ Start = Literal["template", "cold"]
 #: Root ports every machine has, so that most scenarios share one machine; more if a scenario has more devices.
 ROOT_PORTS = 4
 
-#: What a guest that runs guests of its own has besides their memory, in bytes, and its processors: one for them and
-#: one for their QEMUs.
-PLATFORM_MEMORY, PLATFORM_VCPUS = 1 << 30, 2
+#: Processors of a guest that runs guests of its own: one for them and one for their QEMUs.
+PLATFORM_VCPUS = 2
 
 #: Each character on a nested guest's serial console is several exits to the platform, each of which is emulated: with
 #: every line on it, the boot takes twice as long. A machine on a lab host may be nested as well. Its log is read whole,
@@ -143,21 +146,49 @@ class Plan:
         return replace(self, machine=_unprotected(self.machine, protection), protection_removed=protection)
 
 
-def plan_all(paths: Sequence[Path], host: HostFacts, *, cold: bool = False) -> list[Plan]:
+def plan_all(
+    paths: Sequence[Path], host: HostFacts, *, cold: bool = False, remark: Callable[[Diagnostic], None] | None = None
+) -> list[Plan]:
     """Plan every variant of the files at `paths`, to boot each machine if `cold`.
 
-    Raises InputError with everything that is wrong in any of them.
+    `remark` is given what is right and may still not be meant. Raises InputError with everything that is wrong in any
+    of them.
     """
     plans: list[Plan] = []
     problems: list[Diagnostic] = []
-    for variant in load_all(paths):
-        found = list(infeasible(variant, host.facts))
-        problems += found
-        if not found:
-            plans.append(plan_variant(variant, host, cold=cold))
+    for _, group in groupby(load_all(paths), key=lambda variant: variant.document.file):
+        variants = list(group)
+        found = {variant.name: list(infeasible(variant, host.facts)) for variant in variants}
+        problems += told_once(found, variants[0].matrix)
+        planned = [(variant, plan_variant(variant, host, cold=cold)) for variant in variants if not found[variant.name]]
+        problems += same_plans((variant, _doing(variant, plan)) for variant, plan in planned)
+        plans += [plan for _, plan in planned]
+        if remark is not None:
+            for diagnostic in unused(variants):
+                remark(diagnostic)
     if problems:
         raise InputError(problems)
     return plans
+
+
+def _doing(variant: Variant, plan: Plan) -> tuple[object, ...]:
+    """Everything in a plan that another variant could do otherwise, on this host or on one with another QEMU."""
+    scenario = variant.scenario
+    units = [
+        {
+            key: {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+            for key, value in iommu.options.items()
+        }
+        for iommu in plan.machine.iommus
+    ]
+    return (
+        replace(plan.machine, iommus=()),
+        units,
+        plan.devices,
+        plan.guests,
+        [step.model_copy(update={"note": None}) for step in scenario.steps],
+        (scenario.start, scenario.requires, scenario.counter_proof, scenario.refused),
+    )
 
 
 def plan_variant(variant: Variant, host: HostFacts, *, cold: bool = False) -> Plan:
@@ -282,18 +313,17 @@ def _machine(scenario: Scenario, devices: Sequence[PlannedDevice], host: HostFac
     if machine.kind == "bare":
         return _bare_machine(machine, devices)
     given = machine.model_fields_set
-    of_guests = sum(guest.memory for guest in scenario.guests.values())
     platform = bool(scenario.guests)
     return MachineSpec(
         image=machine.image,
         kernel_args=(*machine.kernel_args, *(NESTED_KERNEL_ARGS if host.lab else ())),
-        memory_mib=(machine.memory if "memory" in given or not platform else of_guests + PLATFORM_MEMORY) >> 20,
+        memory_mib=memory_of(scenario) >> 20,
         vcpus=machine.vcpus if "vcpus" in given or not platform else PLATFORM_VCPUS,
         cpu=machine.cpu or "max",
         # Only KVM can tell a wrong in-kernel interrupt controller, and KVM that opens is enough for that.
         accelerator="kvm" if scenario.requires.kvm else host.accelerator,
         irqchip=machine.irqchip,
-        iommus=tuple(IommuSpec(options) for options in machine.iommu),
+        iommus=tuple(IommuSpec(options, as_written=scenario.refused is not None) for options in machine.iommu),
         root_ports=max(ROOT_PORTS, sum(not (device.behind_bridge or device.physical) for device in devices)),
         multifunction_ports=machine.root_ports.multifunction == "on",
         acs=machine.root_ports.acs == "on",

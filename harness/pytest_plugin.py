@@ -95,7 +95,9 @@ class ScenarioFile(pytest.File):
         services = self.config.stash[SERVICES]
         try:
             files = [_shown(self.path, self.config.rootpath)]
-            plans = planning.plan_all(files, services.host(), cold=services.cold)
+            plans = planning.plan_all(
+                files, services.host(), cold=services.cold, remark=lambda found: services.remark(found.render())
+            )
         except HarnessError as error:
             raise self.CollectError(str(error)) from error
         return [ScenarioItem.of(self, plan) for plan in plans]

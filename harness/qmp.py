@@ -20,6 +20,7 @@ from typing import Any, Self, TypeVar
 from qemu.qmp import ConnectError, ExecInterruptedError, ExecuteError, QMPClient, QMPError, Runstate, StateError
 
 from harness.errors import HarnessError, MonitorError
+from harness.evidence import Record
 from harness.run_state import RunState
 from harness.waiting import Abort, Deadline, timeout_scale, wait_for
 
@@ -180,6 +181,14 @@ class Monitor:
         # QEMU closing its end first is the usual way of a session to end, not a failure.
         with contextlib.suppress(QMPError, OSError, EOFError):
             await self._client.disconnect()
+
+
+def journal_qmp(journal: Record, kind: str, message: Mapping[str, Any]) -> None:
+    """Journal a command, its answer, or an event of QMP."""
+    if kind == "event":
+        journal.record("qmp", "event", name=message["event"], event=dict(message))
+    else:
+        journal.record("qmp", kind, **message)
 
 
 def _run(coroutine: Coroutine[Any, Any, T], abort: Sequence[Abort] = ()) -> T:

@@ -7,13 +7,13 @@ between the markers belongs to the step, and a step whose markers the log does n
 from __future__ import annotations
 
 import contextlib
-import re
 import secrets
 from collections import Counter
 from dataclasses import dataclass
 
 from harness.errors import WaitTimeout
 from harness.evidence import Entry
+from harness.raw_record import FAULT_LINE
 from harness.session import Session
 from harness.testimony import fault_data
 from harness.vtd.invalidation import Descriptor, DescriptorType
@@ -43,7 +43,13 @@ _CONSOLE_S = 5.0
 #: on a lab host is nothing less than a warning.
 _MARKER_LEVEL = 3
 
-_FAULT_LINE = re.compile(r"DMAR|INTR-REMAP|dmar_fault")
+
+@dataclass(frozen=True, slots=True)
+class _New:
+    """New lines of QEMU's trace: refusals that the guest must hear of, and those that reached the fault record."""
+
+    faults: int
+    recorded: int
 
 
 @dataclass(slots=True)
@@ -52,29 +58,42 @@ class Recorder:
 
     session: Session
     _trace_offset: int = 0
+    _surprised: bool = False
     _console_lines: int = 0
 
     def begin(self, label: str) -> str:
-        """Record what came before, mark the begin of `label` in the guest's log, and return the marker."""
+        """Record what came before, mark the begin of `label` in the guest's log, and return the marker.
+
+        Once a fault came that no step had provoked, more of them may come in any step: each waits until the guest's log
+        has room for one.
+        """
+        if self._surprised:
+            self.session.await_room()
         self.collect()
         self._mark_others(f"{label} begin")
         return self._mark(f"{label} begin")
 
     def end(self, label: str) -> str:
         """Mark the end of `label` in the guest's log, record what the witnesses saw, and return the marker."""
-        if self._record_trace():
+        traced = self._record_trace()
+        if traced.faults:
             self._await_logged()
         self._mark_others(f"{label} end")
         marker = self._mark(f"{label} end")
         self._record_log()
         self._record_console(marker)
-        self._record_trace()
+        self._book(traced.recorded + self._record_trace().recorded)
         return marker
 
     def collect(self) -> list[Entry]:
         """Record everything that the witnesses have seen by now, and return the lines of the guest's log."""
-        self._record_trace()
+        self._book(self._record_trace().recorded)
         return self._record_log()
+
+    def _book(self, recorded: int) -> None:
+        """Book the faults that reached the unit's fault record, which is what the guest's kernel is told of."""
+        if self.session.allowance.saw(recorded):
+            self._surprised = True
 
     def watch(self) -> None:
         """Switch QEMU's trace of faults on, and record that it is."""
@@ -92,8 +111,8 @@ class Recorder:
         self.session.call("mark", text=marker, level=_MARKER_LEVEL)
         return marker
 
-    def _record_trace(self) -> int:
-        """Record new trace lines, runs of alike faults folded into one; return how many the guest must hear of."""
+    def _record_trace(self) -> _New:
+        """Record new trace lines, runs of alike faults folded into one."""
         texts, self._trace_offset = self.session.guest.machine.trace_lines(self._trace_offset)
         lines, unknown = read_trace(texts)
         journal = self.session.journal
@@ -127,7 +146,8 @@ class Recorder:
                 journal.record("trace", "recorded", t=line.t, source_id=str(source), reason=reason, text=line.text)
             elif line.event == FAULT_DISABLED:
                 journal.record("trace", "disabled", t=line.t, text=line.text)
-        return len(faults) or told  # a refused interrupt is recorded without a line of its own
+        # A refused interrupt is recorded without a line of its own.
+        return _New(faults=len(faults) or told, recorded=told)
 
     def _record_log(self) -> list[Entry]:
         return self.session.read_log()
@@ -160,6 +180,6 @@ class Recorder:
             self.session.journal.record("console", "unmarked", marker=marker)
         lines = text().splitlines()
         for number, line in enumerate(lines[self._console_lines :], start=self._console_lines + 1):
-            if _FAULT_LINE.search(line):
+            if FAULT_LINE.search(line):
                 self.session.journal.record("console", "line", number=number, text=line)
         self._console_lines = len(lines)

@@ -160,6 +160,14 @@ class Session:
         finally:
             self.allowance.over()
 
+    def await_room(self) -> None:
+        """Wait until the guest's log has room for a fault that nobody expects, and record it if that took a while."""
+        if self.raw or self.unbroken:
+            return
+        waited = round(self.allowance.wait(), 2)
+        if waited:
+            self.journal.record("runner", "paced", waited_s=waited)
+
     def heal(self) -> None:
         """At the end of a run: put back what is broken, so that the guest lets go of its devices in peace, if it can.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator
 
 from harness.devices.host_nic import HostNic
@@ -12,13 +11,13 @@ from harness.lab.host import LabFacts
 from harness.machine.properties import resolve
 from harness.machine.spec import IommuSpec
 from harness.scenario.model import Scenario
-from harness.scenario.version import numbers
+from harness.scenario.version import satisfies
 
 
 def reasons_to_skip(scenario: Scenario, drivers: Iterable[str], host: HostFacts) -> Iterator[str]:
     """Tell what this host, its QEMU or the lab host lacks; `drivers` are what QEMU calls the scenario's devices."""
     requires, version = scenario.requires, host.qemu.version
-    if requires.qemu is not None and not _satisfies(version, requires.qemu):
+    if requires.qemu is not None and not satisfies(version, requires.qemu):
         yield f"needs QEMU {requires.qemu}; found {version}"
     if requires.kvm is False and host.accelerator == "kvm":
         yield "needs a host without KVM"
@@ -54,18 +53,3 @@ def _lacks_host(scenario: Scenario, lab: LabFacts | None) -> Iterator[str]:
             yield f"needs a NIC {device.identification} ({device.like}); {nic.address} of {lab.name} is {nic.id}"
     for _, why in scenario.kept_here():
         yield f"runs on this host only: {why}"
-
-
-def _satisfies(version: str, bound: str) -> bool:
-    match = re.fullmatch(r"(>=|<=|==|>|<) ?([0-9.]+)", bound)
-    if match is None:
-        raise ValueError(f"'{bound}' is not a version bound")
-    wanted = numbers(match[2])
-    found = numbers(version)[: len(wanted)]
-    return {
-        ">=": found >= wanted,
-        "<=": found <= wanted,
-        "==": found == wanted,
-        ">": found > wanted,
-        "<": found < wanted,
-    }[match[1]]

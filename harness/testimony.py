@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.evidence import Entry
+from harness.forms.check import readable
 from harness.judgement import InterruptFault, StepEvidence
 from harness.vtd.faults import Access, Fault
 from harness.vtd.source_id import SourceId
 from harness.witnesses import lab_host
 from harness.witnesses.guest_log import by_kernel, kernel_lines, logged_faults, unread
+from harness.witnesses.host_trace import EVENT_SENT, WATCHED
 from harness.witnesses.panic import panic_title
 
 #: How the guest agent's `mark` begins its lines in the guest's log.
@@ -26,11 +28,15 @@ _RESEEDED = "crng reseeded due to virtual machine fork"
 
 @dataclass(frozen=True, slots=True)
 class Testimony:
-    """A journal, ordered for judging. `steps` go by index; `between` is what faulted outside of any step."""
+    """A journal, ordered for judging. `steps` go by index; `between` is what faulted outside of any step.
+
+    `damaged` says of each entry outside of any step why it cannot be read; a step is told so by its own `problems`.
+    """
 
     steps: Mapping[int, StepEvidence]
-    between: tuple[Fault, ...]
+    between: tuple[Fault | InterruptFault, ...]
     entries: tuple[Entry, ...]
+    damaged: tuple[str, ...] = ()
 
     def of(self, kind: str, source: str = "runner") -> list[Entry]:
         """Give the entries of one kind and source."""
@@ -41,31 +47,64 @@ def hear(entries: Sequence[Entry], *, flooded_from: int | None = None, kernel: b
     """Order `entries` by step and read the faults out of the guest's log, its console and QEMU's trace.
 
     Without a `kernel` there is no log that could hold the markers of a step. From step `flooded_from` on, the kernel's
-    rate limit may have kept lines out of its log.
+    rate limit may have kept lines out of its log. An entry that has not the form of its kind is not heard, and told.
     """
+    entries, damaged = readable(entries)
     begun = [entry.step for entry in entries if entry.source == "runner" and entry.kind == "step-begin"]
     steps = {
-        index: _step(index, entries, limited=flooded_from is not None and index >= flooded_from, kernel=kernel)
+        index: step_evidence(
+            index,
+            entries,
+            [problem for entry, problem in damaged if entry.step == index],
+            flooded_from=flooded_from,
+            kernel=kernel,
+        )
         for index in begun
         if index is not None
     }
     outside = [entry for entry in entries if entry.step is None]
     handed = lab_host.handed(entries)  # between steps, other devices of a lab host are no business of this run
     there = [fault for fault in _logged(outside, lab_host.LOG) if fault.source in handed]
-    between = (*_logged(outside, "kmsg"), *_traced(outside), *there)
-    return Testimony(steps, between, tuple(entries))
+    between: tuple[Fault | InterruptFault, ...] = (
+        *_logged(outside, "kmsg"),
+        *_traced(outside),
+        *there,
+        *_interrupts(outside),
+    )
+    # A damaged entry may say anything for its step.
+    nowhere = tuple(problem for entry, problem in damaged if type(entry.step) is not int or entry.step not in steps)
+    return Testimony(steps, between, tuple(entries), nowhere)
 
 
-def holes(entries: Sequence[Entry], *, kernel: bool = True) -> list[str]:
-    """Tell why a whole record cannot be relied on: gaps, a panic, witnesses that were not watching or not heard out."""
+def agreed(evidence: StepEvidence) -> bool:
+    """Whether the guest's log, its console and QEMU's trace tell of the same refused DMAs of a step."""
+    traced = {(fault.source, fault.access, fault.reason) for fault in evidence.traced}
+    logged = [(fault.source, fault.access, fault.reason) for fault in evidence.logged]
+    shown = [(fault.source, fault.access, fault.reason) for fault in evidence.on_console]
+    return logged == shown and (set(logged) == traced or (evidence.limited and set(logged) <= traced))
+
+
+def agreed_between(entries: Sequence[Entry]) -> bool:
+    """Whether the guest's log and QEMU's trace agree on a fault outside of any step."""
+    outside = [entry for entry in entries if entry.step is None]
+    traced = {(fault.source, fault.access, fault.reason) for fault in _traced(outside)}
+    return any((fault.source, fault.access, fault.reason) in traced for fault in _logged(outside, "kmsg"))
+
+
+def holes(entries: Sequence[Entry], *, kernel: bool = True, whole: bool = True) -> list[str]:
+    """Tell why a whole record cannot be relied on: gaps, a panic, witnesses that were not watching or not heard out.
+
+    `entries` that are not the `whole` of a record end with a step, and what comes after the last one is not missed.
+    """
     problems = [*_log_gaps(entries), *_resets(entries), *_panics(entries), *_stale(entries)] if kernel else []
-    problems += [*_nested(entries), *lab_host.problems(entries)] if kernel else []
+    problems += [*_nested(entries), *lab_host.problems(entries, whole=whole)] if kernel else []
     outside = [entry for entry in entries if entry.step is None]
     problems += _misread(outside, limited=True)
     problems += [f"{e.ref}: fault reports were switched off (FPD)" for e in _of(outside, "trace", "disabled")]
-    if not _of(entries, "trace", "watching"):
+    watched = {event for entry in _of(outside, "trace", "watching") for event in entry.data["events"]}
+    if not watched.issuperset(WATCHED if kernel else (*WATCHED, EVENT_SENT)):
         problems.append("QEMU's trace of faults was never switched on")
-    if not _of(entries, "runner", "collected"):
+    if whole and not _of(entries, "runner", "collected"):
         problems.append("the witnesses were not heard out after the last step")
     return problems
 
@@ -90,6 +129,14 @@ def _nested(entries: Sequence[Entry]) -> list[str]:
         ]
         if not lives:
             problems.append(f"nested guest '{guest}': its log was read, but it never answered")
+        asked = {
+            str(entry.data["args"].get("text"))
+            for entry in _of(entries, "agent", "call")
+            if (entry.data["op"], entry.data.get("guest")) == ("mark", guest) and "ok" in entry.data
+        }
+        marked = {entry.data["marker"] for entry in _of(entries, source, "mark")}
+        if asked - marked:
+            problems.append(f"nested guest '{guest}': it was not recorded that its log was marked: {asked - marked}")
         for begin, end in zip([0, *lives[1:]], [*lives[1:], len(entries)], strict=True):
             life = entries[begin:end]
             own = [replace(entry, source="kmsg") for entry in life if entry.source == source]
@@ -160,7 +207,16 @@ def _stale(entries: Sequence[Entry]) -> list[str]:
     return []
 
 
-def _step(index: int, entries: Sequence[Entry], *, limited: bool, kernel: bool) -> StepEvidence:
+def step_evidence(
+    index: int,
+    entries: Sequence[Entry],
+    damaged: Sequence[str] = (),
+    *,
+    flooded_from: int | None = None,
+    kernel: bool = True,
+) -> StepEvidence:
+    """Give the evidence of one step: what `entries`, which have their forms, say of it. The rest is as for `hear`."""
+    limited = flooded_from is not None and index >= flooded_from
     mine = tuple(entry for entry in entries if entry.step == index)
     handed, on_host = lab_host.handed(entries), _logged(mine, lab_host.LOG)
     # It may be the NIC's DMA under a wrong name, or have nothing to do with it.
@@ -178,8 +234,15 @@ def _step(index: int, entries: Sequence[Entry], *, limited: bool, kernel: bool) 
         on_host=tuple(fault for fault in on_host if fault.source in handed),
         interrupts=_interrupts(mine),
         devices=_devices(index, entries),
+        limited=limited,
         finished=bool(_of(mine, "runner", "step-end")),
-        problems=(*(_unmarked(mine) if kernel else ()), *_misread(mine, limited=limited), *strangers),
+        problems=(
+            *damaged,
+            *_strangers(mine, _devices(index, entries)),
+            *(_unmarked(mine) if kernel else ()),
+            *_misread(mine, limited=limited),
+            *strangers,
+        ),
         disabled=tuple(entry.ref for entry in _of(mine, "trace", "disabled")),
         qemu=next((str(entry.data["version"]) for entry in _of(entries, "process", "qemu")), ""),
     )
@@ -213,6 +276,23 @@ def _misread(entries: Sequence[Entry], *, limited: bool) -> list[str]:
         f"the lab host's log: {problem}" for problem in unread(kernel_lines(entries, lab_host.LOG), limited=limited)
     ]
     problems += [f"{e.ref}: a trace line of an unknown form: {e.data['text']}" for e in _of(entries, "trace", "unread")]
+    return problems
+
+
+def _strangers(entries: Sequence[Entry], devices: Mapping[str, SourceId]) -> list[str]:
+    """Tell which observation is about a device under test that has another source ID, or about none.
+
+    A NIC that QEMU gives a nested guest is none; its traffic goes by the source ID of the device that it goes through.
+    """
+    problems = []
+    for entry in entries:
+        name, told = entry.data.get("device"), entry.data.get("source_id")
+        if entry.source != "observation" or name is None or told is None:
+            continue
+        source = SourceId.parse(told)
+        found = devices.get(name, source if entry.kind == "traffic" else None)
+        if found != source or source not in devices.values():
+            problems.append(f"{entry.ref}: '{name}' is not {source}, as the step says")
     return problems
 
 

@@ -147,6 +147,14 @@ def _receive(wire: Wire, load: Load, deadline: Deadline, guest: Future[dict[str,
     return [found[number] for number in sorted(found)]
 
 
+def unlike(evidence: StepEvidence, device: str, *loads: Load) -> str | None:
+    """Tell how the exchanges of a step are not these, one after the other over `device`; None if they are."""
+    seen = [entry.data for entry in evidence.observations("traffic")]
+    wanted = [(device, load.frames, load.size) for load in loads]
+    found = [(data["device"], data["load"]["frames"], data["load"]["size"]) for data in seen]
+    return None if found == wanted else f"recorded are exchanges of {found or 'nothing'}, not of {wanted}"
+
+
 def judge_exchange(evidence: StepEvidence, data: dict[str, Any], ref: str) -> Finding:
     """Judge one exchange by what the host knows: the bytes it sent, and those it asked the guest to send."""
     frames = data["load"]["frames"]

@@ -45,8 +45,10 @@ def judge_unsafe(evidence: StepEvidence, words: str) -> Judgement:
         _witness("register", evidence.index, f"GSTS.IRES={enabled:d}", (seen.ref,), right=not enabled),
     )
     denying = [witness for witness in witnesses if witness.verdict is not WitnessVerdict.CONFIRMS]
-    # A refusal that is not explained, or explained by what is not so, is not known to be this one.
-    outcome = Outcome.PASS if not denying else Outcome.FAIL if refusal is None else Outcome.ERROR
+    # A refusal that is not explained, or explained by what is not so, is not known to be this one; nor is it known what
+    # became of an assignment that the log says was refused.
+    assigned = refusal is None and not said
+    outcome = Outcome.PASS if not denying else Outcome.FAIL if assigned else Outcome.ERROR
     told = "; ".join(witness.evidence for witness in denying or witnesses)
     text = f"'{seen.data['device']}' cannot be assigned: {told}"
     finding = Finding(outcome=outcome, text=text, step=evidence.index, refs=(seen.ref,))

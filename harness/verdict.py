@@ -16,7 +16,8 @@ class Outcome(StrEnum):
     SKIP = "skip"
 
 
-#: Worst last. ERROR outranks FAIL: where evidence is missing or contradictory, a failure is not proven either.
+#: Worst last. ERROR outranks FAIL: where evidence is missing or contradictory, a failure is not proven either. That
+#: is so within a step; what is missing after a failed step does not take its failure back (harness.standing).
 SEVERITY = (Outcome.SKIP, Outcome.PASS, Outcome.FAIL, Outcome.ERROR)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from types import TracebackType
 from typing import Self
 
-from harness.errors import InfraError, WaitTimeout
+from harness import bounds
+from harness.errors import BoundExceeded, InfraError, WaitTimeout
 from harness.waiting import Abort, Deadline, wait_for
 
 #: Bytes of the largest frame QEMU's NICs send (NET_BUFSIZE in include/net/net.h is 4 KiB + 65536).
@@ -73,14 +75,20 @@ class Wire:
     def receive(
         self, deadline: Deadline, matching: Callable[[bytes], bool] = lambda _: True, *, abort: Sequence[Abort] = ()
     ) -> bytes:
-        """The first frame that `matching` accepts; others are dropped. WaitTimeout says how many came instead."""
-        dropped: list[bytes] = []
+        """The first frame that `matching` accepts; others are dropped. WaitTimeout says how many came instead.
+
+        BoundExceeded for a guest that floods the wire with others.
+        """
+        dropped = 0
 
         def next_match() -> bytes | None:
-            for frame in iter(self._poll, None):
+            nonlocal dropped
+            for frame in self._waiting():
                 if matching(frame):
                     return frame
-                dropped.append(frame)
+                dropped += 1
+                if dropped > bounds.WIRE_FRAMES:
+                    raise self._flooded(bounds.WIRE_FRAMES)
             return None
 
         return wait_for(
@@ -89,12 +97,22 @@ class Wire:
             deadline,
             abort=(*abort, *self.abort),
             every_s=0.002,
-            observed=lambda: f"{len(dropped)} other frames",
+            observed=lambda: f"{dropped} other frames",
         )
 
     def drain(self) -> list[bytes]:
-        """All frames that wait on the wire now."""
-        return list(iter(self._poll, None))
+        """All frames that wait on the wire now; BoundExceeded where more come than it can hold."""
+        frames = list(self._waiting())
+        if len(frames) == bounds.WIRE_QUEUE:
+            raise self._flooded(bounds.WIRE_QUEUE)
+        return frames
+
+    def _waiting(self) -> Iterator[bytes]:
+        """Take what waits, and no more of it than shows whether that ever ends."""
+        return islice(iter(self._poll, None), bounds.WIRE_QUEUE)
+
+    def _flooded(self, bound: int) -> BoundExceeded:
+        return BoundExceeded("the guest", f"wire '{self.name}'", bound=bound, unit="frames that nobody waits for")
 
     def _poll(self) -> bytes | None:
         with contextlib.suppress(BlockingIOError):

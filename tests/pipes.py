@@ -21,7 +21,7 @@ class PipeChannel:
         try:
             self.process.stdin.write(data)
             self.process.stdin.flush()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError where it was closed here
             raise SshError(f"no input is taken any more: {error}") from error
 
     def read(self, deadline, abort=()):  # noqa: ARG002

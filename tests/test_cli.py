@@ -193,6 +193,21 @@ def test_diagnostics_are_shown_as_they_are_and_nothing_runs(project, capsys):
     assert not Path("runs").exists()
 
 
+def test_remarks_are_shown_by_validate_and_by_a_run_of_theirs_and_stop_nothing(project, capsys):
+    project("right")
+    project("odd", unused="device 'spare' is not used")
+    shown = "scenarios/odd.yaml:1:1: remark: device 'spare' is not used\n    1 | scenario: x\n"
+
+    assert cli.main(["validate"]) == 0
+    told = capsys.readouterr().out
+    assert shown in told
+    assert told.endswith("2 variants in 2 files: nothing wrong found, 1 remark\n")
+
+    for arguments, there in (([], True), (["-k", "right"], False), (["-k", "odd"], True)):
+        assert cli.main(["run", *arguments]) == 0
+        assert (shown in capsys.readouterr().out) is there
+
+
 @pytest.mark.parametrize(
     ("text", "words", "matches"),
     [

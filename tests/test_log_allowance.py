@@ -91,3 +91,36 @@ def test_a_storm_counts_from_when_it_was_over(clock):
     allowance.over()
 
     assert allowance.take() == pytest.approx(WINDOW_S)
+
+
+def test_faults_that_nobody_booked_use_the_window_up(clock):
+    allowance = LogAllowance()
+
+    assert allowance.saw(LOGGED_FAULTS)
+    assert allowance.take() == pytest.approx(WINDOW_S)
+
+
+def test_waiting_for_room_books_nothing(clock):
+    allowance = LogAllowance()
+    allowance.saw(LOGGED_FAULTS - 1)
+
+    assert [allowance.wait() for _ in range(LOGGED_FAULTS)] == [0, 0, 0]
+    allowance.saw(1)
+    assert allowance.wait() == pytest.approx(WINDOW_S)
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_what_was_booked_is_no_surprise(clock, everything):
+    allowance = LogAllowance()
+    allowance.take(everything=everything)
+
+    assert not allowance.saw(40 if everything else 1)
+    assert allowance.saw(1)
+
+
+def test_a_flood_that_nobody_booked_uses_one_window_up(clock):
+    allowance = LogAllowance()
+    allowance.saw(1000)
+
+    assert allowance.take() == pytest.approx(WINDOW_S)
+    assert allowance.take() == 0

@@ -300,12 +300,13 @@ def test_what_would_break_or_prove_nothing_in_the_guest_is_told_before(planned, 
     assert message in [text for _, _, text, _ in told]
 
 
+KEPT = 'machine: {kernel_args: ["memmap=64K$0x10000000"]}\n'
 REBOOT = "  - reboot: {device: rogue, reserved: 0x10000000}\n"
 ANEW = STEPS.removeprefix("steps:\n")
 
 
 def test_a_scenario_that_reboots_is_booted(planned):
-    [plan] = planned(HEAD + DEVICE + STEPS + REBOOT + ANEW)
+    [plan] = planned(HEAD + KEPT + DEVICE + STEPS + REBOOT + ANEW)
     assert plan.start == "cold"
 
 
@@ -330,7 +331,7 @@ def test_a_scenario_that_reboots_is_booted(planned):
     ],
 )
 def test_a_reboot_takes_assignments_buffers_and_mappings(planned, steps, message):
-    text = HEAD + DEVICE + (steps if steps.startswith("steps") else "steps:\n" + steps)
+    text = HEAD + KEPT + DEVICE + (steps if steps.startswith("steps") else "steps:\n" + steps)
     assert message in str(_problems(planned, text))
 
 

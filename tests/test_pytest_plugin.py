@@ -129,6 +129,35 @@ def test_a_host_that_cannot_be_had_ends_the_session_with_3(project, workers):
     assert ended.stdout.str().count("no QEMU") == 1
 
 
+@pytest.fixture
+def disk(pytester):
+    """A file system of 1400 KB: a worker looks for 1 MiB before each scenario."""
+    place = pytester.mkdir("disk")
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1400k", "none", place], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip(f"no file system can be mounted here: {made.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_disk_that_fills_up_ends_the_session_with_3_and_keeps_its_verdicts(project, disk, workers):
+    for number in range(40):
+        project(f"s{number:02}")
+    conftest = project.path / "conftest.py"
+    conftest.write_text(f"{conftest.read_text()}\nfrom harness import evidence\nevidence.FLOOR = 0\n")
+
+    ended = project.run("-n", workers, "-rN", "--runs", str(disk / "runs"))
+
+    said = ended.stdout.str() + ended.stderr.str()
+    assert ended.ret == 3
+    assert "Traceback" not in said
+    assert "No space left on device" in said
+    assert said.count("ERROR at setup") <= max(1, int(workers)), "one a worker: the session goes on with no other"
+    kept = [json.loads(path.read_text())["outcome"] for path in disk.glob("runs/*/*/*/result.json")]
+    assert 0 < kept.count("pass") < 40
+
+
 def test_a_run_in_which_everything_was_skipped_is_no_success(project):
     project("a", skip="needs KVM")
     (project.path / "test_other.py").write_text("def test_unit(): pass\n")
@@ -162,6 +191,16 @@ def test_the_header_tells_what_scenarios_run_on(project):
     ended = project.run()
     ended.stdout.fnmatch_lines(["vtd: evidence below */runs, counter-proofs off (--prove)"])
     ended.stdout.fnmatch_lines(["vtd: QEMU 10.0.2, tcg (no /dev/kvm)"])
+
+
+@pytest.mark.parametrize("arguments", [[], ["-n", "2"]])
+def test_a_remark_is_told_once_and_fails_nothing(project, arguments):
+    project("a", variants=["x=1", "x=2", "x=3", "x=4"], unused="device 'spare' is not used")
+
+    ended = project.run(*arguments)
+
+    ended.assert_outcomes(passed=4)
+    assert ended.stdout.str().count("scenarios/a.yaml:1:1: remark: device 'spare' is not used") == 1
 
 
 def test_yaml_outside_of_scenarios_is_left_alone(project):

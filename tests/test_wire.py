@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import socket
+import threading
 
 import pytest
 
-from harness.errors import InfraError, WaitTimeout
-from harness.waiting import Deadline
+from harness import bounds
+from harness.errors import BoundExceeded, InfraError, WaitTimeout
+from harness.waiting import Deadline, wait_for
 from harness.wire import Wire
 
 
@@ -38,3 +42,52 @@ def test_a_frame_nobody_takes_is_an_error() -> None:
         wire.inherited()
         with pytest.raises(InfraError, match="wire 'w': a frame of 3 bytes was not taken"):
             wire.send(b"abc")
+
+
+@pytest.fixture
+def flooded():
+    """A wire whose far end sends as fast as it is read."""
+    with Wire("lan") as wire:
+        over = threading.Event()
+
+        def flood():
+            wire.far_end.setblocking(True)
+            wire.far_end.settimeout(0.1)
+            while not over.is_set():
+                with contextlib.suppress(TimeoutError):
+                    wire.far_end.send(bytes(60))
+
+        sender = threading.Thread(target=flood)
+        sender.start()
+        yield wire
+        over.set()
+        sender.join()
+
+
+def test_a_guest_that_floods_a_wire_is_told(flooded, monkeypatch):
+    monkeypatch.setattr(bounds, "WIRE_FRAMES", 2000)
+    with pytest.raises(BoundExceeded, match="2,000 frames that nobody waits for on its wire 'lan'"):
+        flooded.receive(Deadline.after(30), lambda frame: frame == b"never")
+
+
+def test_a_flood_does_not_outlast_a_deadline(flooded, monkeypatch):
+    monkeypatch.setattr(bounds, "WIRE_QUEUE", 50)
+    monkeypatch.setattr(bounds, "WIRE_FRAMES", 10**9)
+    with pytest.raises(WaitTimeout, match="other frames"):
+        flooded.receive(Deadline.after(0.5), lambda frame: frame == b"never")
+
+
+def test_a_flood_cannot_be_drained(flooded, monkeypatch):
+    monkeypatch.setattr(bounds, "WIRE_QUEUE", 50)
+    wait_for("a full wire", lambda: not _takes_more(flooded), Deadline.after(10))
+    with pytest.raises(BoundExceeded, match="50 frames"):
+        _drained(flooded)
+
+
+def _drained(wire):
+    for _ in range(1000):
+        wire.drain()
+
+
+def _takes_more(wire):
+    return select.select([], [wire.far_end], [], 0.05)[1]

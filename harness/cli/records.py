@@ -11,7 +11,7 @@ from harness.cli.commands import add
 from harness.cli.running import RUNS
 from harness.errors import HarnessError
 from harness.evidence import RunDirectory
-from harness.judge import judge_variant
+from harness.judge import UNREADABLE, judge_variant
 from harness.report.manifest import MANIFEST, verify
 from harness.report.story import Story, tell
 from harness.report.terminal import closing
@@ -49,12 +49,12 @@ def judge(arguments: argparse.Namespace) -> int:
     run, style = _run(arguments.run), Style.of(sys.stdout)
     ended = ExitCode.ERROR if _warn_of_changes(run) else ExitCode.PASSED
     for directory in run.variants():
-        story = tell(directory)
         try:
+            story = tell(directory)
             verdict = judge_variant(directory)
-        except (HarnessError, ValueError, KeyError, TypeError) as error:
+        except (HarnessError, *UNREADABLE) as error:
             # A damaged record: other variants can still be judged.
-            print(f"? {story.id}: cannot be judged: {error!r}")
+            print(f"? {directory.path.relative_to(run.path)}: cannot be judged: {error}")
             ended = ExitCode.ERROR
             continue
         same = story.outcome is verdict.outcome and story.reason == verdict.reason

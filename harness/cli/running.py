@@ -28,6 +28,7 @@ from harness.report.write import write_reports
 from harness.result import Progress, Result
 from harness.runner import HostFacts
 from harness.selection import chosen, split_names
+from harness.source.diagnostics import Diagnostic
 from harness.suite import ExitCode
 from harness.verdict import Outcome
 from harness.workers.messages import Job, Said
@@ -88,9 +89,12 @@ def run_and_keep(arguments: argparse.Namespace) -> tuple[int, RunDirectory | Non
         raise HarnessError("--nic names a NIC of another host, and no host is named", hint="add --host ssh://USER@NAME")
     with Live() as live:
         host = runner.open_host(live.preparing, lab=arguments.host, nics=arguments.nics)
-        plans = chosen(
-            planning.plan_all(files, host, cold=arguments.cold), ids, keyword=arguments.keyword, tags=arguments.tags
-        )
+        remarks: list[Diagnostic] = []
+        found = planning.plan_all(files, host, cold=arguments.cold, remark=remarks.append)
+        plans = chosen(found, ids, keyword=arguments.keyword, tags=arguments.tags)
+        for remark in remarks:
+            if remark.path in {plan.source for plan in plans}:
+                live.note(remark.render())
         if arguments.boot_lone:
             plans = booting_lone(plans, prove=arguments.prove)
         if not plans:

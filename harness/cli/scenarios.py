@@ -26,6 +26,7 @@ from harness.runner import HostFacts
 from harness.scenario.reference import markdown
 from harness.scenario.schema import json_schema
 from harness.selection import SCENARIOS, chosen, split_names
+from harness.source.diagnostics import Diagnostic
 from harness.suite import ExitCode
 
 if TYPE_CHECKING:
@@ -38,7 +39,12 @@ REFERENCE = Path("docs/scenarios.md")
 def add_to(commands: Commands) -> None:
     """Add the commands."""
     add_selection(add(commands, "list", "name the scenarios there are", list_scenarios))
-    validate = add(commands, "validate", "check scenario files as a run would; say all that is wrong", validate_files)
+    validate = add(
+        commands,
+        "validate",
+        "check scenario files as a run would; say all that is wrong, and what is unused",
+        validate_files,
+    )
     validate.add_argument("names", nargs="*", metavar="NAME", help="file or directory (scenarios)")
     validate.set_defaults(keyword="", tags=[])
     plan = add(commands, "plan", "show a scenario's steps and its exact QEMU command line; starts nothing", show_plan)
@@ -51,12 +57,14 @@ def add_to(commands: Commands) -> None:
 
 
 @contextmanager
-def planned(arguments: argparse.Namespace) -> Iterator[tuple[list[Plan], HostFacts]]:
-    """Plan what the command line chooses, on this host."""
+def planned(
+    arguments: argparse.Namespace, *, remarks: list[Diagnostic] | None = None
+) -> Iterator[tuple[list[Plan], HostFacts]]:
+    """Plan what the command line chooses, on this host; `remarks` takes what may not be meant."""
     files, ids = split_names(arguments.names)
     with Live(stream=sys.stderr) as live:
         host = runner.open_host(live.preparing, boots=False)
-        plans = planning.plan_all(files, host)
+        plans = planning.plan_all(files, host, remark=None if remarks is None else remarks.append)
         yield chosen(plans, ids, keyword=arguments.keyword, tags=arguments.tags), host
 
 
@@ -77,9 +85,13 @@ def _counted(number: int, what: str) -> str:
 
 def validate_files(arguments: argparse.Namespace) -> int:
     """Print how many are right; wrong ones end in diagnostics and exit status 2."""
-    with planned(arguments) as (plans, _):
+    remarks: list[Diagnostic] = []
+    with planned(arguments, remarks=remarks) as (plans, _):
+        for remark in remarks:
+            print(remark.render())
         files = len({plan.source for plan in plans})
-        print(f"{_counted(len(plans), 'variant')} in {_counted(files, 'file')}: nothing wrong found")
+        told = f", {_counted(len(remarks), 'remark')}" if remarks else ""
+        print(f"{_counted(len(plans), 'variant')} in {_counted(files, 'file')}: nothing wrong found{told}")
     return ExitCode.PASSED
 
 

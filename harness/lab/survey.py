@@ -21,7 +21,7 @@ _ANSWER_S = 30.0
 
 _TOLD = {
     **dict.fromkeys(("uid", "cpus", "memory_mib", "groups"), int),
-    **dict.fromkeys(("home", "kernel", "machine", "python", "kvm"), str),
+    **dict.fromkeys(("home", "kernel", "machine", "python", "kvm", "boot_id"), str),
     **dict.fromkeys(("vfio", "log_readable"), bool),
     "tar": (str, None),
     "iommus": [str],

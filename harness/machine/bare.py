@@ -21,7 +21,8 @@ from harness.errors import LaunchError, MonitorError, WaitTimeout
 from harness.evidence import Journal, VariantDirectory
 from harness.machine import repro
 from harness.machine.bare_argv import MEMORY, BareChannels, bare_command_line
-from harness.machine.launch import ARGV, GREETING_S, STDERR, TRACE, in_memory, journal_qmp, require_plain
+from harness.machine.inherited import in_memory, require_plain
+from harness.machine.launch import ARGV, GREETING_S, STDERR, TRACE
 from harness.machine.outgrown import outgrown
 from harness.machine.parts import QemuBinary
 from harness.machine.properties import QemuFacts, resolve_all
@@ -29,7 +30,7 @@ from harness.machine.spec import ROM_TABLE, MachineSpec
 from harness.machine.tracing import switch_events, whole_lines
 from harness.machine.vitals import Halt, Vitals
 from harness.process import Process, StopRung
-from harness.qmp import Monitor
+from harness.qmp import Monitor, journal_qmp
 from harness.qtest import Qtest, QtestLost, Read, Write
 from harness.vtd.registers import DEFAULT_BASE
 from harness.waiting import Abort, Deadline, wait_for

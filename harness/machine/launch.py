@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,8 +24,8 @@ from harness.errors import (
     WaitTimeout,
 )
 from harness.evidence import Journal, Record, VariantDirectory
-from harness.machine import acpi_override, migration, repro, taken
-from harness.machine.argv import Channels, Ram, command_line
+from harness.machine import inherited, migration, repro, taken
+from harness.machine.argv import Channels, command_line
 from harness.machine.outgrown import outgrown
 from harness.machine.parts import BootImage, QemuBinary
 from harness.machine.properties import QemuFacts, resolve_all
@@ -38,7 +36,7 @@ from harness.machine.tracing import switch_events, whole_lines
 from harness.machine.vitals import Halt, QemuProcess, Vitals
 from harness.memory import GuestMemory
 from harness.process import Process, StopRung
-from harness.qmp import Monitor
+from harness.qmp import Monitor, journal_qmp
 from harness.qtest import Qtest, QtestLost
 from harness.ssh import KeyPair, SshLine
 from harness.storage import LEFT, lacking, write_text, writing
@@ -58,14 +56,6 @@ UNPLUG_S = 20.0
 _RESTORED = "restored"
 
 
-@dataclass(frozen=True, slots=True)
-class GuestKeys:
-    """The SSH keys of one machine: the client's, made for this start, and the host key its server proves."""
-
-    client: KeyPair
-    host_public: str
-
-
 class Machine:
     """A started machine, halted until `cont`; a context manager that leaves nothing behind."""
 
@@ -80,7 +70,7 @@ class Machine:
         self.memory: GuestMemory
         self.qtest: Qtest | None = None
         self.line: SshLine
-        self.keys: GuestKeys
+        self.keys: inherited.GuestKeys
         self.restored = False
         self.template: Template | None = None
         #: What makes this machine pointless as well: its QEMU runs in a machine that may end or halt.
@@ -112,7 +102,7 @@ class Machine:
         Raises Unsupported for an IOMMU option this QEMU does not have, LaunchError with QEMU's own words when QEMU
         refuses the configuration.
         """
-        require_plain(directory)
+        inherited.require_plain(directory)
         iommus = resolve_all(spec.iommus, facts)
         with ExitStack() as stack:
             wires = {name: stack.enter_context(Wire(name)) for name in spec.wires}
@@ -123,11 +113,11 @@ class Machine:
             stack.callback(ssh.close)
             stack.callback(ssh_theirs.close)
             client = KeyPair.generate()
-            host_private, host_public = _host_key(template)
-            key_fds = [in_memory(stack, data) for data in (host_private, client.public.encode() + b"\n")]
-            memory_fd = in_memory(stack, b"")
-            own_fd = _own_memory(stack, spec, template) if own_memory else None
-            qtest, qtest_theirs = _qtest(stack) if own_memory else (None, None)
+            host_private, host_public = inherited.host_key(template)
+            key_fds = [inherited.in_memory(stack, data) for data in (host_private, client.public.encode() + b"\n")]
+            memory_fd = inherited.in_memory(stack, b"")
+            own_fd = inherited.own_memory(stack, spec, template) if own_memory else None
+            qtest, qtest_theirs = inherited.qtest_channel(stack) if own_memory else (None, None)
             monitor = stack.enter_context(
                 Monitor(ours, "qmp", lambda kind, message: journal_qmp(journal, kind, message))
             )
@@ -141,10 +131,10 @@ class Machine:
                 wire_fds={name: wire.qemu_fd for name, wire in wires.items()},
                 qtest_fd=None if qtest_theirs is None else qtest_theirs.fileno(),
             )
-            ram = _ram(template, kept_memory, own_fd)
-            stub_fd = None if template is None else in_memory(stack, STUB_KERNEL)
-            override_fd = _overridden(stack, image, spec)
-            boots = image if stub_fd is None else _stub(image, stub_fd)
+            ram = inherited.ram(template, kept_memory, own_fd)
+            stub_fd = None if template is None else inherited.in_memory(stack, STUB_KERNEL)
+            override_fd = inherited.overridden_initrd(stack, image, spec)
+            boots = image if stub_fd is None else inherited.stub_image(image, stub_fd)
             if override_fd is not None:
                 initrd = Path(f"/proc/self/fd/{override_fd}")
                 boots = StubImage(image.name, image.digest, image.kernel, initrd, image.disks)
@@ -152,18 +142,18 @@ class Machine:
             directory.write_text(ARGV, repro.shell_lines(argv) + "\n")
             _write_script(directory.file(REPRO), repro.script(spec, iommus, image, qemu, spec.wires))
             machine = cls(argv, directory, journal, stack)
-            machine.wires, machine.monitor, machine.keys = wires, monitor, GuestKeys(client, host_public)
+            machine.wires, machine.monitor, machine.keys = wires, monitor, inherited.GuestKeys(client, host_public)
             machine.line = SshLine(ssh, template.greeting if template else b"")
             machine.memory = GuestMemory(monitor, memory_fd, own=own_fd, size=spec.memory_mib << 20)
-            inherited = [theirs.fileno(), ssh_theirs.fileno(), *key_fds, memory_fd]
-            inherited += [wire.qemu_fd for wire in wires.values()]
-            inherited += [fd for fd in (own_fd, stub_fd, override_fd) if fd is not None]
+            descriptors = [theirs.fileno(), ssh_theirs.fileno(), *key_fds, memory_fd]
+            descriptors += [wire.qemu_fd for wire in wires.values()]
+            descriptors += [fd for fd in (own_fd, stub_fd, override_fd) if fd is not None]
             handed_over = [theirs, ssh_theirs]
             if qtest_theirs is not None:
                 machine.qtest = qtest
-                inherited.append(qtest_theirs.fileno())
+                descriptors.append(qtest_theirs.fileno())
                 handed_over.append(qtest_theirs)
-            machine._launch(inherited, qemu.env)
+            machine._launch(descriptors, qemu.env)
             for end in handed_over:
                 end.close()
             for wire in wires.values():
@@ -392,75 +382,6 @@ class Machine:
         with contextlib.suppress(WaitTimeout):
             return wait_for("the cause", self.abort, Deadline.after(seconds))
         return None
-
-
-def _host_key(template: Template | None) -> tuple[bytes, str]:
-    """The host key for fw_cfg and its public half; the server of a restored guest has long read the template's."""
-    if template is not None:
-        return b"-\n", template.host_public
-    pair = KeyPair.generate()
-    return pair.private, pair.public
-
-
-def _stub(image: BootImage, descriptor: int) -> StubImage:
-    file = Path(f"/proc/self/fd/{descriptor}")
-    return StubImage(image.name, image.digest, kernel=file, initrd=file, disks=image.disks)
-
-
-def require_plain(directory: VariantDirectory) -> None:
-    """InfraError for a directory whose name QEMU takes for a template in that of its log (qemu_set_log_internal)."""
-    if "%" in str(directory.path):
-        raise InfraError(f"QEMU can keep no trace below {directory.path}", hint="take a directory without '%'")
-
-
-def _overridden(stack: ExitStack, image: BootImage, spec: MachineSpec) -> int | None:
-    """Give an initial RAM disk with another DMAR table in front of it; None where the guest gets QEMU's."""
-    if spec.dmar_override is None:
-        return None
-    return in_memory(stack, acpi_override.archive(spec.dmar_override) + image.initrd.read_bytes())
-
-
-def _ram(template: Template | None, kept: Path | None, own_fd: int | None) -> Ram:
-    if own_fd is not None:
-        return Ram(f"/proc/self/fd/{own_fd}", shared=True)
-    if template is not None:
-        return Ram(str(template.ram))
-    return Ram() if kept is None else Ram(str(kept), shared=True)
-
-
-def _qtest(stack: ExitStack) -> tuple[Qtest, socket.socket]:
-    """Give the channel of QEMU's test protocol, and QEMU's end of it."""
-    ours, theirs = socket.socketpair()
-    stack.callback(ours.close)
-    stack.callback(theirs.close)
-    return Qtest(ours), theirs
-
-
-def _own_memory(stack: ExitStack, spec: MachineSpec, template: Template | None) -> int:
-    descriptor = in_memory(stack, b"")
-    os.ftruncate(descriptor, spec.memory_mib << 20)
-    if template is not None:
-        try:
-            migration.copy_data(template.ram, descriptor)
-        except OSError as error:
-            raise InfraError(f"the memory of template {template.key} cannot be copied: {error}") from error
-    return descriptor
-
-
-def in_memory(stack: ExitStack, data: bytes) -> int:
-    """Give a descriptor of an anonymous file with `data`; it has no name, so there is nothing to clean up."""
-    descriptor = os.memfd_create("vtd", os.MFD_CLOEXEC)
-    stack.callback(os.close, descriptor)
-    os.write(descriptor, data)
-    return descriptor
-
-
-def journal_qmp(journal: Record, kind: str, message: Mapping[str, Any]) -> None:
-    """Journal a command, its answer, or an event of QMP."""
-    if kind == "event":
-        journal.record("qmp", "event", name=message["event"], event=dict(message))
-    else:
-        journal.record("qmp", kind, **message)
 
 
 def _write_script(path: Path, text: str) -> None:

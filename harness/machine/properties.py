@@ -111,7 +111,10 @@ def introspect(qemu: QemuBinary) -> QemuFacts:
 
 
 def resolve(iommu: IommuSpec, qemu_facts: QemuFacts) -> Resolution:
-    """The options of `iommu` as properties of this QEMU's intel-iommu; `on`/`off` become JSON booleans where due."""
+    """The options of `iommu` as properties of this QEMU's intel-iommu; `on`/`off` become JSON booleans where due.
+
+    A value that its property cannot hold is a problem, unless QEMU is to be given it as it is written.
+    """
     offered = qemu_facts.properties.get(IOMMU_DEVICE, {})
     properties: dict[str, Any] = {}
     problems: list[PropertyProblem] = []
@@ -124,6 +127,9 @@ def resolve(iommu: IommuSpec, qemu_facts: QemuFacts) -> Resolution:
         try:
             properties[name] = convert(value, offered[name].type)
         except ValueError as error:
+            if iommu.as_written:
+                properties[name] = value
+                continue
             problems.append(PropertyProblem(key, f"'{key}' {error}"))
     return Resolution(properties, tuple(problems))
 

@@ -20,9 +20,13 @@ HOLE, ROM_TABLE = 0x20_0000_0000, 0xFFFF_1000
 
 @dataclass(frozen=True, slots=True)
 class IommuSpec:
-    """One intel-iommu; `options` in the scenario's words (`caching_mode`, `aw_bits`, `scalable_mode`, ...)."""
+    """One intel-iommu; `options` in the scenario's words (`caching_mode`, `aw_bits`, `scalable_mode`, ...).
+
+    `as_written`: a value that its property cannot hold is handed to QEMU all the same, for QEMU to refuse it.
+    """
 
     options: Mapping[str, OptionValue] = field(default_factory=dict)
+    as_written: bool = False
 
 
 #: The name of the disk that a guest runs guests of its own from.

@@ -10,12 +10,13 @@ from typing import Any, Protocol
 from harness.evidence import Record, VariantDirectory
 from harness.machine import repro
 from harness.machine.argv import Channels, command_line
-from harness.machine.launch import ARGV, CONSOLE, STDERR, TRACE, GuestKeys, Machine, journal_qmp, require_plain
+from harness.machine.inherited import GuestKeys, require_plain
+from harness.machine.launch import ARGV, CONSOLE, STDERR, TRACE, Machine
 from harness.machine.parts import BootImage, QemuBinary
 from harness.machine.spec import MachineSpec
 from harness.memory import GuestMemory
 from harness.nested.kept import Job, KeptProcess
-from harness.qmp import Monitor
+from harness.qmp import Monitor, journal_qmp
 from harness.ssh import KeyPair, Ssh, SshLine
 from harness.wire import Wire
 

@@ -97,6 +97,8 @@ def _request(seen: Phase, about: Mapping[str, Any]) -> _Request:
     pending = seen.observation("pending")
     wanted = int(pending.data["vector"])
     before, after = (frozenset(map(int, pending.data[name])) for name in ("before", "after"))
+    if not before <= after:
+        raise Untold(f"{pending.ref}: a vector that waited is gone, although nobody took it: {sorted(before - after)}")
     if wanted in before:
         raise Untold(f"{pending.ref}: vector {wanted} waited before the request of the phase '{seen.name}'")
     if about["by"] == "dma":  # what is written is loaded before, and not announced

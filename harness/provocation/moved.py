@@ -16,6 +16,9 @@ from harness.vtd.faults import Access
 #: The place that the tables map the address to; all others must never be reached.
 TARGET = "mapped"
 
+#: That page, and at least one that nothing maps.
+_PLACES = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Moved:
@@ -38,6 +41,8 @@ class Moved:
         places = {str(place["name"]): place for place in seen.data["places"]}
         if TARGET not in places:
             raise Untold(f"{seen.ref}: nobody looked at the page that the tables map")
+        if len(places) < _PLACES:
+            raise Untold(f"{seen.ref}: nobody looked at any other place than the page that the tables map")
         if Access(seen.data["access"]) is Access.WRITE:
             return cls._written(phase, seen, places)
         return cls._read(phase, seen, places)
@@ -100,13 +105,21 @@ def _came_out(phase: Phase, seen: Entry) -> bytes:
         return b""
     out = bytes.fromhex(told)
     if not any(frame.startswith(told) for frame in frames):
-        _demand_reading(phase, None, out, "what the device holds")
+        _demand_reading_elsewhere(phase, {int(place["gpa"]) for place in seen.data["places"]}, out)
     return out
 
 
-def _demand_reading(phase: Phase, gpa: int | None, found: bytes, name: str, *, times: int = 1) -> None:
-    """Untold unless these bytes were read from outside in this phase so many times, at `gpa` if that is given."""
+def _demand_reading_elsewhere(phase: Phase, places: set[int], out: bytes) -> None:
+    """Untold unless these bytes were read where the device put them, which is none of the places it read from."""
+    digest = hashlib.sha256(out).hexdigest()
+    readings = [entry.data for entry in phase.of("memory", "read") if entry.data["gpa"] not in places]
+    if all(reading["sha256"] != digest for reading in readings):
+        raise Untold(f"what the device holds in the phase '{phase.name}' is not what was read from outside")
+
+
+def _demand_reading(phase: Phase, gpa: int, found: bytes, name: str, *, times: int = 1) -> None:
+    """Untold unless these bytes were read from outside at `gpa` in this phase so many times."""
     digest = hashlib.sha256(found).hexdigest()
-    readings = [entry.data for entry in phase.of("memory", "read") if gpa in (None, entry.data["gpa"])]
+    readings = [entry.data for entry in phase.of("memory", "read") if gpa == entry.data["gpa"]]
     if sum(reading["sha256"] == digest for reading in readings) < times:
         raise Untold(f"the bytes of '{name}' in the phase '{phase.name}' are not those that were read from outside")

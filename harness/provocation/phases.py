@@ -113,7 +113,8 @@ def phases_of(evidence: StepEvidence) -> Mapping[str, Phase]:
         entries.append(entry)
     found[name] = Phase(name, tuple(entries))
     for each in found.values():
-        if each.name != "before" and not each.of("observation", "phase-end"):
+        ends = [entry.data["name"] for entry in each.of("observation", "phase-end")]
+        if each.name != "before" and ends != [each.name]:
             raise Untold(f"the phase '{each.name}' has no end, so its witnesses were not heard out")
     return found
 

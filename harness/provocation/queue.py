@@ -7,6 +7,7 @@ status), `event` (the fault event, pending because it is masked).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -111,6 +112,9 @@ def _submitted(seen: Phase) -> _Submitted:
 def _unproven(seen: Phase, told: Entry) -> str:
     """Tell why it is not proven that the unit was given this descriptor; empty if it is."""
     digest = told.data["sha256"]
+    descriptor = str(told.data.get("descriptor", ""))
+    if digest is not None and descriptor and hashlib.sha256(bytes.fromhex(descriptor)).hexdigest() != digest:
+        return f"the descriptor is not the one of that digest: {descriptor}"
     if digest is None:  # the queue lies where there is no memory
         return ""
     read = [entry for entry in seen.of("memory", "read") if entry.data["sha256"] == digest]
@@ -121,7 +125,11 @@ def _unproven(seen: Phase, told: Entry) -> str:
 
 def _weigh(seen: Mapping[str, _Submitted], strangers: Witness, expected: Expected) -> Weighed:
     attack = seen["attack"]
-    stuck = {name: "" if one.taken else f"a good descriptor: {one}" for name, one in seen.items() if name != "attack"}
+    stuck = {
+        name: one.unproven or ("" if one.taken else f"a good descriptor: {one}")
+        for name, one in seen.items()
+        if name != "attack"
+    }
     rules = (
         (bool(attack.unproven), Outcome.ERROR, f"not proven to be submitted: {attack.unproven}"),
         (bool(stuck["control"]), Outcome.ERROR, f"before: {stuck['control']}"),

@@ -87,6 +87,8 @@ def _unknown(evidence: StepEvidence, data: dict[str, Any]) -> Iterator[str]:
         yield f"'{device}' was not seen writing before the reset"
     if data["issued"]["before"]["own"] == 0:
         yield f"QEMU's '{device}' told of no write before the reset, so its silence afterwards says nothing"
+    if (data["issued"]["before"]["own"] is None) != (data["issued"]["after"]["own"] is None):
+        yield f"the writes that '{device}' told of were not counted both before and after the reset"
     if not goes_on(data["model"], data["at_end"]["device"], data["iova"]):
         yield f"no write of '{device}' was in flight when the machine was halted"
     if data["at_end"]["walk"] != data["mapped"]:

@@ -101,12 +101,10 @@ class Story:
 
     @property
     def turning_point(self) -> StepStory | None:
-        """The step where it went wrong: the first that failed, else the first unknown, else where the run stopped."""
-        for state in (State.FAILED, State.UNKNOWN, State.ENDED_HERE):
-            for step in self.steps:
-                if step.state is state:
-                    return step
-        return None
+        """The step where it went wrong: of a failure the first that failed, else the first that did not end well."""
+        wrong = [step for step in self.steps if step.state in (State.FAILED, State.UNKNOWN, State.ENDED_HERE)]
+        failed = [step for step in wrong if step.state is State.FAILED and self.outcome is Outcome.FAIL]
+        return next(iter([*failed, *wrong]), None)
 
 
 def tell(directory: VariantDirectory) -> Story:

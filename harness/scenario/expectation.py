@@ -6,6 +6,7 @@ which versions and why; see `harness.conformance` for how what was seen is held 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
@@ -30,10 +31,34 @@ _WORDS = ("landed", "blocked", "silent")
 _DEVIATION_KEYS = ("spec", "qemu", "since", "until", "why")
 
 
+#: A reason as the kernel prints it: `[fault reason 0x05] PTE Write access is not set`, or a part of that.
+_PRINTED = re.compile(r"(?:.*reason )?(?P<code>0x[0-9a-f]+|[0-9]+)?\]? ?(?P<text>.*)", re.IGNORECASE)
+
+
+def _printed(value: Any) -> str | None:
+    """The name of the reason that the kernel prints like `value`; the text counts, where there is one."""
+    match = _PRINTED.fullmatch(str(value).strip())
+    if match is None or isinstance(value, bool):
+        return None
+    text = match["text"].strip().casefold()
+    by_text = [n for n, reason in REASON_BY_NAME.items() if text == reason.kernel_text.casefold() != "unknown"]
+    if text or match["code"] is None:
+        return by_text[0] if by_text else None
+    digits = match["code"].lower()
+    code = int(digits, 16) if digits.startswith("0x") else int(digits)
+    return next((name for name, reason in REASON_BY_NAME.items() if reason.code == code), None)
+
+
 def _check_reason(value: Any) -> Any:
-    if value not in REASON_BY_NAME:
+    if not isinstance(value, str) or value not in REASON_BY_NAME:
+        meant = _printed(value)
         raise complaint(
-            "{written} is not a fault reason", value=value, word=str(value), choices=REASON_BY_NAME, plural="reasons"
+            "{written} is not a fault reason",
+            value=value,
+            suggestion=f"did you mean '{meant}'?" if meant else None,
+            word=str(value),
+            choices=REASON_BY_NAME,
+            plural="reasons",
         )
     return value
 

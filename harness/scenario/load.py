@@ -5,8 +5,8 @@ Steps and devices must have been registered before, by importing them (`harness.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from harness.scenario.explain import explain
 from harness.scenario.matrix import expand
 from harness.scenario.model import Scenario
 from harness.scenario.names import check_device_names, check_names
+from harness.scenario.told_once import told_once
 from harness.source.diagnostics import Diagnostic, InputError, Span
 from harness.source.document import Document
 from harness.source.nodes import ListNode, MappingNode, Node, NodePath
@@ -26,13 +27,16 @@ class Variant:
     """One cell of a scenario's matrix, or the scenario itself (`name` is empty then).
 
     `document` has the overrides of the matrix in its tree; its text is the file as it was read. `place` is where the
-    variant comes from: its values in the matrix, or the scenario's id.
+    variant comes from: its values in the matrix, or the scenario's id. `values` has those values as they were written,
+    by path, `matrix` is where the whole matrix stands.
     """
 
     scenario: Scenario
     name: str
     document: Document
     place: Span
+    values: Mapping[str, str] = field(default_factory=dict)
+    matrix: Span | None = None
 
     @property
     def scenario_id(self) -> str:
@@ -68,18 +72,22 @@ def load_document(document: Document) -> list[Variant]:
     """The variants of a document. Raises InputError with everything that is wrong in it."""
     cells, problems = expand(document)
     problems += document.problems
+    entry = document.root.entries.get("matrix")
+    matrix = entry.value.span if entry else None
     variants: list[Variant] = []
+    found: dict[str, list[Diagnostic]] = {}
     checked = _Checked()
     for cell in cells:
         tree = document.with_root(cell.root)
         try:
             scenario = checked.scenario(cell.root)
         except ValidationError as error:
-            problems += [*explain(tree, error), *check_device_names(tree)]
+            found[cell.name] = [*explain(tree, error), *check_device_names(tree)]
             continue
-        problems += check_names(tree, scenario)
+        found[cell.name] = check_names(tree, scenario)
         place = cell.span if cell.name else tree.span(("scenario",))
-        variants.append(Variant(scenario, cell.name, tree, place))
+        variants.append(Variant(scenario, cell.name, tree, place, cell.values, matrix))
+    problems += told_once(found, matrix)
     if not cells:
         problems += _without_matrix(document)
     if problems:

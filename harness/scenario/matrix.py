@@ -5,8 +5,8 @@
       machine.iommu.aw_bits: [39, 48]               - {name: wide, machine.iommu.aw_bits: 48, steps.dma.write: 128}
 
 Axes (left) give every combination, rows (right) one variant each. A path goes to any key outside of `scenario`,
-`title`, `tags` and `matrix`; `steps.<keyword>.<field>` goes to the only step with that keyword. An overridden node
-keeps its place in the matrix, so later diagnostics point there.
+`title` and `matrix`; `steps.<keyword>.<field>` goes to the only step with that keyword. A path through `devices` or
+`guests` names one that is declared. An overridden node keeps its place in the matrix, so later diagnostics point there.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import hashlib
 import itertools
 import math
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
+from harness.scenario.declared import undeclared
 from harness.scenario.model import Scenario
 from harness.scenario.step import SIBLINGS
 from harness.source.diagnostics import Diagnostic, Span, did_you_mean
@@ -41,14 +42,28 @@ class _Override:
     key_span: Span
     value: Node
 
+    def span(self, index: int) -> Span:
+        """Where the segment at `index` stands; the whole path where it is not written on one line as it reads."""
+        begin = len(".".join([*self.path.split(".")[:index], ""]))
+        end = begin + len(self.path.split(".")[index])
+        written = self.key_span.end_column - self.key_span.column
+        if self.key_span.line != self.key_span.end_line or written not in (len(self.path), len(self.path) + 2):
+            return self.key_span
+        column = self.key_span.column + (written - len(self.path)) // 2  # in quotes
+        return replace(self.key_span, column=column + begin, end_column=column + end)
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One variant: its name (empty without a matrix), its tree, and where in the matrix it was written."""
+    """One variant: its name (empty without a matrix), its tree, where in the matrix it was written, and its values.
+
+    `values` has what the author wrote, by path.
+    """
 
     name: str
     root: MappingNode
     span: Span
+    values: Mapping[str, str] = field(default_factory=dict)
 
 
 class _MatrixError(Exception):
@@ -82,10 +97,15 @@ def expand(document: Document) -> tuple[list[Cell], list[Diagnostic]]:
         try:
             for override in overrides:
                 root = _apply(document, root, override)
+            _refuse_lost(document, overrides)
         except _MatrixError as error:
             problems.append(error.diagnostic)
             continue
-        cells.append(Cell(name, root, span))
+        values = {
+            each.path: each.value.written if isinstance(each.value, ScalarNode) else _slug(each.value)
+            for each in overrides
+        }
+        cells.append(Cell(name, root, span, values))
     return cells, problems
 
 
@@ -200,10 +220,30 @@ def _apply(document: Document, root: MappingNode, override: _Override) -> Mappin
     if "" in segments:
         raise _MatrixError(document, override.key_span, f"'{override.path}' is not a dotted path")
     path = _step_path(document, root, override, segments) if segments[0] == "steps" else tuple(segments)
+    _refuse_undeclared(document, root, override, path)
     changed = _replaced(document, root, path, override)
     if not isinstance(changed, MappingNode):
         raise TypeError("a path has at least one segment")
     return changed
+
+
+def _refuse_undeclared(document: Document, root: MappingNode, override: _Override, path: NodePath) -> None:
+    missing = undeclared(root, path)
+    if missing is not None:
+        name = str(path[missing.index])
+        hint = did_you_mean(name, missing.declared, plural=f"{missing.kind}s here")
+        message = f"no {missing.kind} is called '{name}', so '{override.path}' varies nothing"
+        hint = hint or f"declare it outside of the matrix; there are no {missing.kind}s"
+        raise _MatrixError(document, override.span(missing.index), message, hint)
+
+
+def _refuse_lost(document: Document, overrides: list[_Override]) -> None:
+    """Complain of a value that a later one of the same variant replaces together with all around it."""
+    for index, override in enumerate(overrides):
+        for later in overrides[index + 1 :]:
+            if override.path.startswith(f"{later.path}."):
+                message = f"'{later.path}' replaces what '{override.path}' gives in line {override.key_span.line}"
+                raise _MatrixError(document, later.key_span, message, f"write '{later.path}' first")
 
 
 def _step_path(document: Document, root: MappingNode, override: _Override, segments: list[str]) -> NodePath:
@@ -219,7 +259,7 @@ def _step_path(document: Document, root: MappingNode, override: _Override, segme
             key for item in items if isinstance(item, MappingNode) for key in item.entries if key not in SIBLINGS
         ]
         hint = did_you_mean(keyword, present, plural="steps here")
-        raise _MatrixError(document, override.key_span, f"no step '{keyword}' for '{override.path}'", hint)
+        raise _MatrixError(document, override.span(1), f"no step '{keyword}' for '{override.path}'", hint)
     if len(found) > 1:
         lines = ", ".join(str(items[index].span.line) for index in found)
         message = f"'{override.path}' could be any of {len(found)} steps '{keyword}' (lines {lines})"
@@ -234,21 +274,25 @@ def _replaced(document: Document, node: Node, path: NodePath, override: _Overrid
     if depth == len(path):
         return override.value
     step = path[depth]
+    segments = len(override.path.split("."))
+    written = override.span(max(0, segments - len(path) + depth))  # the ends of both are the same
     if isinstance(node, ListNode):
         index = step if isinstance(step, int) else int(step) if step.isdecimal() and len(step) < 4 else -1
         below = child(node, index)
         if below is None:
             message = f"'{override.path}' goes into a list of {len(node.items)}, where '{step}' is no index"
-            raise _MatrixError(document, override.key_span, message)
+            raise _MatrixError(document, written, message)
         changed = _replaced(document, below, path, override, depth + 1)
         return ListNode(node.span, (*node.items[:index], changed, *node.items[index + 1 :]))
     if not isinstance(node, MappingNode):
         message = f"'{override.path}' goes through {node.describe()} in line {node.span.line}, which is no mapping"
-        raise _MatrixError(document, override.key_span, message, "write it out as a mapping")
+        sibling = did_you_mean(str(step), SIBLINGS) if path[0] == "steps" and depth == 3 else None
+        meant = sibling if sibling and sibling.startswith("did") else "write it out as a mapping"
+        raise _MatrixError(document, written, message, meant)
     key = str(step)
     entry = node.entries.get(key)
     below = entry.value if entry else MappingNode(override.value.span)
     changed = _replaced(document, below, path, override, depth + 1)
     last = depth == len(path) - 1
-    key_span = entry.key_span if entry and not last else override.key_span
+    key_span = entry.key_span if entry and not last else written
     return node.with_entry(key, Entry(key_span, changed))

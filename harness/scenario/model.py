@@ -224,7 +224,9 @@ class Scenario(Section):
     )
     requires: Requires = Field(default=Requires(), description="What must be there to run it.")
     refused: Annotated[Refused, Shorthand("words")] | None = Field(
-        default=None, description="QEMU must refuse this machine with these words; there are no steps then."
+        default=None,
+        description="QEMU must refuse this machine with these words; there are no steps then. It is handed the options "
+        "of `iommu` as they are written, also what they cannot hold.",
     )
 
     @model_validator(mode="after")

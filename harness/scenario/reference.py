@@ -18,6 +18,16 @@ One scenario a file, in `scenarios/`. Unknown keys are errors at every depth. `o
 left out. Any step may have a `note` beside it, which the report shows.
 """
 
+_CHECKED = """\
+## What is checked
+
+Files are checked before anything boots: names, types, what the machine and its devices can do, and values against each
+other, such as each address against the width of the unit (`aw_bits`, or the default of the QEMU at hand). A message
+that is not about all variants names those that it is about. A device, guest, buffer or canary that no step uses, and a
+domain of one device that is most likely another's name misspelt, are told as remarks, which fail nothing; where no step
+names any device, the machine as a whole is looked at.
+"""
+
 _TARGETS = """\
 ## Places
 
@@ -31,7 +41,8 @@ _MATRIX = """\
 
 `matrix` runs a scenario in variants. A mapping gives lists of values by dotted path, and every combination runs; a list
 gives rows of values, each with a `name`. `steps.<keyword>.<field>` reaches into the one step with that keyword.
-A value stands in place of the scenario's; a row's `tags` are all that it has.
+A value stands in place of the scenario's; a row's `tags` are all that it has. A path through `devices` or `guests` goes
+through one that is declared, and no two variants may come to the same plan.
 
 ```yaml
 matrix:
@@ -70,7 +81,7 @@ def markdown() -> str:
             parts.append(f"`expect` beside it: {step['properties']['expect']['description']}\n")
         if (short := _short_form(step["properties"][word])) is not None:
             parts.append(f"Short: `{word}: {short.upper()}`.\n")
-    parts += [_TARGETS, _MATRIX, _PROOFS, "## Fault reasons\n", _reasons()]
+    parts += [_TARGETS, _MATRIX, _CHECKED, _PROOFS, "## Fault reasons\n", _reasons()]
     return "\n".join(parts)
 
 

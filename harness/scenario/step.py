@@ -59,12 +59,22 @@ class IssuedDma:
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
-    """A range of I/O virtual addresses that a step maps into the domain of a device."""
+    """A range of I/O virtual addresses that a step maps into the domain of a device, for `r`, `w` or `rw`."""
 
     device: str
     buffer: str
     iova: int
     size: int
+    access: str = "rw"
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """A range of the guest's memory that a step takes for itself; the device is given the same addresses for it."""
+
+    address: int
+    size: int
+    key: str
 
 
 STEPS: Registry[Step] = Registry("step")
@@ -177,6 +187,14 @@ class Step(Section):
 
     def mappings(self) -> Sequence[Mapped]:
         """Give the ranges it maps."""
+        return ()
+
+    def walked(self) -> Sequence[tuple[str, int]]:
+        """Give the I/O virtual addresses whose way through the tables it goes, each with the key that says so."""
+        return ()
+
+    def reserved(self) -> Sequence[Reserved]:
+        """Give the ranges of guest memory at fixed addresses that the guest's kernel must leave alone for it."""
         return ()
 
     def unmappings(self) -> Sequence[tuple[str, str]]:

@@ -42,3 +42,19 @@ def in_range(version: str, since: str | None, until: Sequence[str]) -> bool:
     mended = [numbers(text) for text in until]
     own_series = any(found[:2] == fix[:2] and found >= fix for fix in mended)
     return not own_series and not (mended and found >= max(mended))
+
+
+def satisfies(version: str, bound: str) -> bool:
+    """Whether `version` is within a bound such as `>=10.0`, as far as that tells numbers."""
+    match = re.fullmatch(r"(>=|<=|==|>|<) ?([0-9.]+)", bound)
+    if match is None:
+        raise ValueError(f"'{bound}' is not a version bound")
+    wanted = numbers(match[2])
+    found = numbers(version)[: len(wanted)]
+    return {
+        ">=": found >= wanted,
+        "<=": found <= wanted,
+        "==": found == wanted,
+        ">": found > wanted,
+        "<": found < wanted,
+    }[match[1]]

@@ -12,7 +12,7 @@ import difflib
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from harness.errors import HarnessError
 
@@ -35,7 +35,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Diagnostic:
-    """One thing wrong in a file.
+    """One thing wrong in a file, or, as a `remark`, one that may be meant and is told all the same.
 
     `path` is the file as the user named it, `line` and `column` count from 1 (line 0: the file as a whole), `length` is
     the number of characters under the carets, `suggestion` what to write instead, `source` the line of the file.
@@ -48,13 +48,14 @@ class Diagnostic:
     message: str
     suggestion: str | None = None
     source: str = ""
+    kind: Literal["error", "remark"] = "error"
 
     def render(self) -> str:
         """The message with its place, the line, and carets under what is wrong; no newline at the end."""
         if not self.line:
             hint = f"; {self.suggestion}" if self.suggestion else ""
-            return f"{self.path}: error: {_printable(self.message)}{hint}"
-        head = f"{self.path}:{self.line}:{self.column}: error: {_printable(self.message)}"
+            return f"{self.path}: {self.kind}: {_printable(self.message)}{hint}"
+        head = f"{self.path}:{self.line}:{self.column}: {self.kind}: {_printable(self.message)}"
         line = _printable(self.source)
         indent = " " * _width(line[: self.column - 1])
         carets = "^" * max(1, _width(line[self.column - 1 : self.column - 1 + self.length]))

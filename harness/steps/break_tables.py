@@ -49,8 +49,16 @@ class Break(Step, keyword="break"):
         return f"break the tables of '{self.break_.device}': {self.break_}"
 
     def references(self) -> list[Reference]:
-        """Name the device."""
-        return [Reference.use("device", self.break_.device, "break", "device")]
+        """Name the device, and the buffer or canary on whose way the entry is."""
+        names = [Reference.use("device", self.break_.device, "break", "device")]
+        if self.break_.at is not None and self.break_.at.name is not None:
+            names.append(Reference.use(("buffer", "canary"), self.break_.at.name, "break", "at"))
+        return names
+
+    def walked(self) -> list[tuple[str, int]]:
+        """The address whose entry is meant, if it is given as one."""
+        at = self.break_.at
+        return [("at", at.offset)] if at is not None and at.name is None else []
 
     def edits(self) -> list[tuple[NodePath, Edit]]:
         """Give the one edit."""

@@ -146,6 +146,9 @@ class Dma(Step, keyword="dma"):
         seen = evidence.observation("dma")
         if seen is None:
             return single(Outcome.ERROR, "the DMA was never issued", evidence.index)
+        if set(seen.data["bystanders"]) != set(self.dma.leaves):
+            text = f"watched were {sorted(seen.data['bystanders'])}, not {sorted(self.dma.leaves)}"
+            return single(Outcome.ERROR, text, evidence.index, seen.ref)
         try:
             attempt = attempt_of(evidence, seen)
         except ValueError as problem:

@@ -43,7 +43,7 @@ class Map(Step, keyword="map"):
 
     def mappings(self) -> list[Mapped]:
         """The one range."""
-        return [Mapped(self.map.device, self.map.buffer, self.map.iova, self.map.size)]
+        return [Mapped(self.map.device, self.map.buffer, self.map.iova, self.map.size, self.map.access)]
 
     def needs_assigned(self) -> tuple[str, ...]:
         """A domain is there once a device is in it."""

@@ -9,10 +9,10 @@ from pydantic import Field
 from harness.judgement import Judgement, StepEvidence
 from harness.rebooting.in_flight import writing_models
 from harness.rebooting.judging import judge_reboot
-from harness.rebooting.place import Place
+from harness.rebooting.place import SIZE, Place
 from harness.rebooting.reboot import By, leave, reboot, watched
 from harness.scenario.section import Section
-from harness.scenario.step import Reference, Step
+from harness.scenario.step import Reference, Reserved, Step
 from harness.scenario.values import Name, PageAddress
 from harness.session import Session
 from harness.traffic import counting_translations
@@ -67,6 +67,10 @@ class Reboot(Step, keyword="reboot"):
     def needs_models(self) -> list[tuple[str, tuple[str, ...]]]:
         """It must write on its own; an edu does so for a moment, which no guest's reboot would catch."""
         return [(self.reboot.device, writing_models(outlast=self.reboot.by != "machine"))]
+
+    def reserved(self) -> list[Reserved]:
+        """The memory that outlives the reboot."""
+        return [Reserved(self.reboot.reserved, SIZE, "reserved")]
 
     @property
     def reboots(self) -> bool:

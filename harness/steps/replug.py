@@ -11,7 +11,7 @@ from harness.scenario.section import Section
 from harness.scenario.step import Reference, Step
 from harness.scenario.values import Name
 from harness.session import Session
-from harness.traffic import Load, counting_translations, exchange, judge_exchanges
+from harness.traffic import Load, counting_translations, exchange, judge_exchanges, unlike
 from harness.verdict import Finding, Outcome
 
 
@@ -63,6 +63,9 @@ class Replug(Step, keyword="replug"):
         count = len(evidence.observations("traffic"))
         if last is None or count != self.replug.times:
             return single(Outcome.ERROR, f"{count} of {self.replug.times} rounds came to their end", evidence.index)
+        wrong = unlike(evidence, self.replug.device, *[Load(self.replug.frames, self.replug.size)] * count)
+        if wrong is not None:
+            return single(Outcome.ERROR, wrong, evidence.index, last.ref)
         judged = judge_exchanges(evidence)
         same = last.data["groups_before"] == last.data["groups_after"]
         text = "no IOMMU group is left over" if same else "the IOMMU groups differ from before the first plug"

@@ -9,18 +9,22 @@ from pydantic import Field
 from harness.evidence import Entry
 from harness.invalidations import Range, invalidations, watched
 from harness.judgement import Judgement, StepEvidence, nobody_faulted, single
+from harness.leakage import leaks
 from harness.scenario.section import Section
 from harness.scenario.step import Reference, Step
 from harness.scenario.values import Name
 from harness.session import Session
 from harness.stale_access import StaleReader
-from harness.traffic import Load, exchange
+from harness.traffic import Load, exchange, judge_exchange, unlike
 from harness.verdict import Finding, Outcome, Witness, WitnessVerdict
 from harness.vtd.faults import REASON_BY_NAME
 from harness.vtd.source_id import SourceId
 from harness.witnesses.host_trace import DESCRIPTOR_TAKEN, TRANSLATED
 
 _PAGE = 0x1000
+
+#: Frames that bring the NIC up.
+_LOAD = Load(4, 600)
 _READ_REFUSED = REASON_BY_NAME["pte-read"].code
 
 
@@ -69,7 +73,7 @@ class Stale(Step, keyword="stale"):
     def run(self, session: Session) -> None:
         """Bring the NIC up with a few frames, then catch a buffer that is unmapped."""
         device = session.device(self.stale.device)
-        exchange(session, device, Load(4, 600))
+        exchange(session, device, _LOAD)
         with session.watching(DESCRIPTOR_TAKEN, TRANSLATED):
             StaleReader(session, device).catch(window=self.stale.window == "open")
 
@@ -86,6 +90,10 @@ class Stale(Step, keyword="stale"):
             return single(Outcome.ERROR, "the buffer was not read as often as it must be", evidence.index)
         if not watched(evidence):
             return single(Outcome.ERROR, "QEMU's trace of invalidations was not switched on", evidence.index)
+        for entry in attempts.values():
+            problem = self._untrue(evidence, entry)
+            if problem is not None:
+                return single(Outcome.ERROR, problem, evidence.index, entry.ref)
         findings, witnesses = [], []
         for when, entry in attempts.items():
             told = _witnesses(evidence, entry, when, strict=self.stale.window == "closed")
@@ -100,11 +108,35 @@ class Stale(Step, keyword="stale"):
                     outcome=outcome, text=f"{when} the invalidation: {text}", step=evidence.index, refs=(entry.ref,)
                 )
             )
+        findings += [judge_exchange(evidence, entry.data, entry.ref) for entry in evidence.observations("traffic")]
         source = SourceId.parse(str(found[-1].data["source_id"]))
         others = nobody_faulted(evidence, but=source)
         if others.verdict is not WitnessVerdict.CONFIRMS:
             findings.append(Finding(outcome=Outcome.FAIL, text=others.evidence, step=evidence.index, refs=others.refs))
         return Judgement(findings=tuple(findings), witnesses=(*witnesses, others))
+
+    def _untrue(self, evidence: StepEvidence, entry: Entry) -> str | None:
+        """Tell why an attempt is not one of this NIC, after it was up, in the time in which it was recorded."""
+        about = entry.data
+        source = SourceId.parse(str(about["source_id"]))
+        if evidence.devices.get(self.stale.device) != source:
+            return f"'{self.stale.device}' is not {source}, as the step says"
+        wrong = unlike(evidence, self.stale.device, _LOAD)
+        if wrong is not None:
+            return wrong
+        sent = [began for began in _asked_to_send(evidence) if about["asked"] <= began <= about["began"]]
+        if len(sent) != 1 or not about["began"] <= about["ended"] <= entry.t:
+            return "the times of the attempt are not those of the frame that was sent for it"
+        return None
+
+
+def _asked_to_send(evidence: StepEvidence) -> list[float]:
+    """Give when the guest was asked to send: each call says when it was over, and how long it took."""
+    return [
+        entry.t - entry.data["duration_s"]
+        for entry in evidence.entries
+        if (entry.source, entry.kind) == ("agent", "call") and entry.data["op"] == "traffic" and "ok" in entry.data
+    ]
 
 
 def _witnesses(evidence: StepEvidence, entry: Entry, when: str, *, strict: bool) -> list[Witness]:
@@ -131,6 +163,7 @@ def _witnesses(evidence: StepEvidence, entry: Entry, when: str, *, strict: bool)
         if (fault.source, fault.reason) == (source, _READ_REFUSED) and page.first <= fault.first < page.end
     ]
     came = about["secret"] in frames
+    leaked = not landed and any(leaks(bytes.fromhex(frame), bytes.fromhex(about["secret"])) for frame in frames)
 
     def witness(name: str, text: str, *, right: bool, refs: tuple[str, ...] = ()) -> Witness:
         verdict = WitnessVerdict.CONFIRMS if right else WitnessVerdict.DENIES
@@ -147,7 +180,9 @@ def _witnesses(evidence: StepEvidence, entry: Entry, when: str, *, strict: bool)
             refs=tuple(one.ref for one in told[:3]),
         ),
         witness(
-            "bytes", f"what stood there {'came out of' if came else 'did not reach'} the NIC", right=came == landed
+            "bytes",
+            f"what stood there {'came out of' if came else 'did not reach'} the NIC",
+            right=came == landed and not leaked,
         ),
         witness(
             "host-trace", f"QEMU traced {len(traced)} refusals of it", right=bool(traced) != landed, refs=(*traced[:3],)

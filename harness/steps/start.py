@@ -87,7 +87,7 @@ class Start(Step, keyword="start"):
         """The guest answered, its own driver has each device, and nobody faulted meanwhile."""
         findings = []
         started = evidence.observation("guest")
-        if started is None:
+        if started is None or started.data["guest"] != self.start.guest:
             text = f"guest '{self.start.guest}' was not started"
             findings.append(Finding(outcome=Outcome.ERROR, text=text, step=evidence.index))
         else:
@@ -97,7 +97,7 @@ class Start(Step, keyword="start"):
         handed = {entry.data["device"]: entry for entry in evidence.observations("assigned")}
         for name in self.start.assigns:
             entry = handed.get(name)
-            if entry is None:
+            if entry is None or entry.data["guest"] != self.start.guest:
                 text = f"'{name}' was not handed over"
                 findings.append(Finding(outcome=Outcome.ERROR, text=text, step=evidence.index))
             else:

@@ -15,7 +15,7 @@ from harness.scenario.step import Reference, Step
 from harness.scenario.values import Name, OnOff
 from harness.session import Session
 from harness.table_edit import domain_id_of
-from harness.traffic import Load, counting_translations, exchange, judge_exchanges
+from harness.traffic import Load, counting_translations, exchange, judge_exchanges, unlike
 from harness.unmapping import Policy, judge_policy
 from harness.verdict import Finding, Outcome, WitnessVerdict
 from harness.witnesses.host_trace import DESCRIPTOR_TAKEN
@@ -79,6 +79,9 @@ class Traffic(Step, keyword="traffic"):
         """Compare the hashes at both ends."""
         if not evidence.observations("traffic"):
             return single(Outcome.ERROR, "the exchange did not come to its end", evidence.index)
+        wrong = unlike(evidence, self.traffic.device, Load(self.traffic.frames, self.traffic.size))
+        if wrong is not None:
+            return single(Outcome.ERROR, wrong, evidence.index)
         judged = judge_exchanges(evidence, translated=self.traffic.translated == "on")
         for more in (self._judge_bounces(evidence), self._judge_invalidation(evidence)):
             if more is not None:

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from harness.errors import InfraError
+from harness.evidence import Entry
 from harness.invalidations import Invalidation, Range, forgotten, invalidations, watched
 from harness.judgement import Judgement, StepEvidence, single
 from harness.scenario.section import Section
@@ -91,7 +92,12 @@ class Unmap(Step, keyword="unmap"):
             return single(Outcome.ERROR, "the buffer was never unmapped", evidence.index)
         if not watched(evidence):
             return single(Outcome.ERROR, "QEMU's trace of invalidations was not switched on", evidence.index)
-        told = [one for one in invalidations(evidence) if seen.data["asked"] <= one.t <= seen.data["answered"]]
+        call = _call(evidence, seen.data)
+        if call is None:
+            text = "the guest's kernel did not say that it unmapped just this"
+            return single(Outcome.ERROR, text, evidence.index, seen.ref)
+        begun, over = max(seen.data["asked"], call.t - call.data["duration_s"]), min(seen.data["answered"], call.t)
+        told = [one for one in invalidations(evidence) if begun <= one.t <= over]
         witnesses = (self._unit(evidence.index, told, seen.data), self._device(evidence.index, told, seen.data))
         denying = [witness for witness in witnesses if witness.verdict is not WitnessVerdict.CONFIRMS]
         text = "; ".join(witness.evidence for witness in denying or witnesses)
@@ -119,6 +125,18 @@ class Unmap(Step, keyword="unmap"):
         how = "was told to forget each page of it" if right else "was not told to forget each page of it"
         text = f"the device {how} after the unit, before the unmap returned ({len(mine)} device-TLB invalidations)"
         return _witness("device-tlb", index, text, mine, right=right)
+
+
+def _call(evidence: StepEvidence, about: dict[str, Any]) -> Entry | None:
+    """Find the one call that unmapped the buffer; it says itself when it was over, and how long it took."""
+    calls = [
+        entry
+        for entry in evidence.entries
+        if (entry.source, entry.kind) == ("agent", "call") and entry.data["op"] == "domain_unmap"
+    ]
+    wanted = (about["iova"], about["size"], {"unmapped": about["size"]})
+    told = [(call.data["args"].get("iova"), call.data["args"].get("size"), call.data.get("ok")) for call in calls]
+    return calls[0] if told == [wanted] and "duration_s" in calls[0].data else None
 
 
 def _witness(name: str, index: int, text: str, told: list[Invalidation], *, right: bool) -> Witness:

@@ -18,9 +18,12 @@ from harness.scenario.section import Section
 from harness.scenario.step import Reference, Step
 from harness.scenario.values import Name
 from harness.session import AttachedDevice, Session
-from harness.traffic import Load, exchange, judge_exchange
+from harness.traffic import Load, exchange, judge_exchange, unlike
 from harness.verdict import Outcome
 from harness.witnesses.host_trace import INTERRUPT_REMAPPED
+
+#: The first frame: the driver asks for its interrupts when the interface comes up.
+_FIRST = Load(1, 64)
 
 #: Seconds for the agent in the nested guest to read its kernel's counters.
 _NESTED_S = 60.0
@@ -47,6 +50,10 @@ class Vectors(Step, keyword="vectors"):
 
     vectors: VectorsBody
 
+    @property
+    def _load(self) -> Load:
+        return Load(self.vectors.frames, 1200)
+
     def summary(self) -> str:
         """Say in a line what is done."""
         body = self.vectors
@@ -72,13 +79,13 @@ class Vectors(Step, keyword="vectors"):
         """Exchange frames, and record what was counted before and after and what stands in registers, NIC and table."""
         device = session.device(self.vectors.device)
         inner, mine = acting(session, device)
-        exchange(session, device, Load(1, 64))  # the driver asks for its interrupts when the interface comes up
+        exchange(session, device, _FIRST)
         vectors = _used(session, device)
         # Each count begins after that of who passes the interrupt on, and ends before it.
         with session.watching(INTERRUPT_REMAPPED):
             before = _counted(session, device)
             guest_before = _counted(inner, mine)
-            exchange(session, device, Load(self.vectors.frames, 1200))
+            exchange(session, device, self._load)
             guest_after = _counted(inner, mine)
             after = _counted(session, device)
         if _used(session, device) != vectors:
@@ -108,6 +115,9 @@ class Vectors(Step, keyword="vectors"):
         exchanges = evidence.observations("traffic")
         if not exchanges:
             return single(Outcome.ERROR, "the exchange did not come to its end", evidence.index)
+        wrong = unlike(evidence, self.vectors.device, _FIRST, self._load)
+        if wrong is not None:
+            return single(Outcome.ERROR, wrong, evidence.index)
         judged = judge_vectors(evidence, self.vectors.remapping, self.summary())
         frames = tuple(judge_exchange(evidence, entry.data, entry.ref) for entry in exchanges)
         return replace(judged, findings=(*judged.findings, *frames))

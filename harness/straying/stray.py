@@ -161,7 +161,7 @@ def _await_bytes(session: Session, physical: int, frame: bytes) -> None:
 
 
 def _mappings(session: Session, device: AttachedDevice, address: int) -> list[list[Any]] | None:
-    """Give what the NIC's domain maps: address, size, where it leads, and the rights; None where there are no tables."""
+    """Give what its domain maps: address, size, where it leads, and the rights; None where there are no tables."""
     if session.raw:
         return None
     memory = session.guest.machine.memory

@@ -20,8 +20,11 @@ def handed(entries: Sequence[Entry]) -> tuple[SourceId, ...]:
     return tuple(SourceId.parse(str(entry.data["address"])) for entry in lent)
 
 
-def problems(entries: Sequence[Entry]) -> Iterator[str]:
-    """Tell why a record with a NIC of a lab host is not reliable: a gap in its log, a NIC that did not come back."""
+def problems(entries: Sequence[Entry], *, whole: bool = True) -> Iterator[str]:
+    """Tell why a record with a NIC of a lab host is not reliable: a gap in its log, a NIC that did not come back.
+
+    That it came back stands at the end of a `whole` record only.
+    """
     lent = [entry for entry in entries if (entry.source, entry.kind) == ("lab", "lent")]
     if not lent:
         return
@@ -30,7 +33,7 @@ def problems(entries: Sequence[Entry]) -> Iterator[str]:
         for entry in entries
         if (entry.source, entry.kind) == ("lab", "returned") and not entry.data["kept"]
     }
-    for entry in lent:
+    for entry in lent if whole else ():
         address, driver = str(entry.data["address"]), entry.data["driver"]
         found = back.get(address)
         if found is None:

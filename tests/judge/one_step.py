@@ -19,6 +19,9 @@ def judgement(step: dict, recording: Recording, devices=("nic",), model: str = "
         "steps": [step],
     }
     opened = Recording()
+    for data in (entry["data"] for entry in recording.entries if entry["source"] == "observation"):
+        if "device" in data and "source_id" in data:
+            opened.add("runner", "device", name=data["device"], source_id=data["source_id"])
     opened.begin(0)
     opened.entries += recording.entries
     opened.end(0)

@@ -13,6 +13,8 @@ from harness.evidence import VariantDirectory
 from harness.machine.argv import KERNEL_ARGS
 from harness.machine.spec import MachineSpec
 from harness.plan import Plan, PlannedDevice, PlannedStep
+from harness.vtd.source_id import SourceId
+from harness.witnesses.host_trace import WATCHED
 
 VICTIM = 0x7BEE000
 OWN = 0x100000
@@ -46,7 +48,12 @@ class Recording:
     seq: int = 0
 
     def add(self, source: str, kind: str, step: int | None = None, **data: Any) -> None:
-        self.entries.append({"t": float(len(self.entries)), "source": source, "kind": kind, "step": step, "data": data})
+        entry = {"t": float(len(self.entries)), "source": source, "kind": kind, "step": step, "data": data}
+        # What is added to a step that is over stands within it all the same.
+        ends = (
+            i for i, e in enumerate(self.entries) if step is not None and (e["kind"], e["step"]) == ("step-end", step)
+        )
+        self.entries.insert(next(ends, len(self.entries)), entry)
 
     def log(self, text: str, step: int | None = None) -> None:
         self.add("kmsg", "line", step, seq=self.seq, priority=6, us=self.seq, text=text)
@@ -84,20 +91,40 @@ class Recording:
         directory.mkdir(parents=True, exist_ok=True)
         variant = VariantDirectory(directory)
         variant.write_json("plan.json", plan(protection_removed))
+        console = [entry["data"] for entry in self.entries if entry["source"] == "console"]
+        for number, data in enumerate(console, start=1):
+            data["number"] = number
         lines = "".join(json.dumps(entry) + "\n" for entry in self.entries)
         variant.file("journal.jsonl").write_text(lines, encoding="utf-8")
         variant.file("trace.log").write_text("".join(map(_traced, self.entries)), encoding="utf-8")
-        shown = [entry["data"]["text"] + "\n" for entry in self.entries if entry["source"] == "console"]
-        variant.file("console.log").write_text("".join(shown), encoding="utf-8")
+        variant.file("console.log").write_text("".join(f"{data['text']}\n" for data in console), encoding="utf-8")
         return variant
 
 
 def _traced(entry: Entry) -> str:
-    if (entry["source"], entry["kind"]) != ("trace", "fault"):
+    """Give what QEMU's trace says of an entry that was read from it."""
+    if entry["source"] != "trace" or entry["kind"] not in _LINES:
         return ""
-    data = entry["data"]
-    line = f"7@1.5:vtd_dmar_fault sid 0x100 fault {data['reason']} addr {data['first']:#x} write 1\n"
-    return line * data["count"]
+    return "".join(f"7@{entry['t']:.6f}:{line}\n" for line in _LINES[entry["kind"]](entry["data"]))
+
+
+def _sid(data: dict[str, Any]) -> str:
+    return f"{SourceId.parse(data['source_id']).value:#x}"
+
+
+def _fault_lines(data: dict[str, Any]) -> list[str]:
+    places = [data["first"], *[data["last"]] * (data["count"] - 1)]
+    write = int(data["access"] == "write")
+    return [f"vtd_dmar_fault sid {_sid(data)} fault {data['reason']} addr {place:#x} write {write}" for place in places]
+
+
+#: The lines that stand for an entry, by its kind.
+_LINES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    "fault": _fault_lines,
+    "recorded": lambda data: [f"vtd_frr_new {data['text']}"],
+    "unread": lambda data: [data["text"]],
+    "disabled": lambda data: ["vtd_fault_disabled Fault processing disabled for DMA"] * data.get("count", 1),
+}
 
 
 def plan(protection_removed: str | None = None) -> Plan:
@@ -131,22 +158,41 @@ def proof() -> Recording:
     return _ended(recording)
 
 
+def failed() -> Recording:
+    """A run whose positive control was refused, as all witnesses agree, and whose attack was blocked as it must be."""
+    recording = _opened()
+    _dma(recording, CONTROL, address=OWN, target="own", moved=False)
+    _dma(recording, ATTACK, address=VICTIM, target="victim", moved=False)
+    return _ended(recording)
+
+
+def let_through() -> Recording:
+    """A run in which the attack landed, and nobody reported a thing."""
+    recording = _opened()
+    _dma(recording, CONTROL, address=OWN, target="own", moved=True)
+    _dma(recording, ATTACK, address=VICTIM, target="victim", moved=True)
+    return _ended(recording)
+
+
 def counter_proof() -> Recording:
     """The same without protection: both DMAs land, and nobody reports a thing."""
-    recording = _opened()
+    recording = _opened("iommu_off")
     _dma(recording, CONTROL, address=0x5000, target="own", moved=True)
     _dma(recording, ATTACK, address=VICTIM, target="victim", moved=True)
     return _ended(recording)
 
 
-def _opened() -> Recording:
+def _opened(removed: str | None = None) -> Recording:
     recording = Recording()
+    recording.add("runner", "begin", id="recorded", protection_removed=removed)
+    recording.add("process", "start", argv=["qemu-system-x86_64", "-incoming", "defer"])
+    recording.add("process", "qemu", version="10.0.2")
     recording.add("process", "restored", template="0" * 24)
     recording.add("process", "ready", hello={"cmdline": " ".join(KERNEL_ARGS)})
     recording.log("Linux version 6.12")
     recording.log("random: crng reseeded due to virtual machine fork")
     recording.add("runner", "device", name="rogue", address="0000:01:00.0", source_id="01:00.0")
-    recording.add("trace", "watching", events=["vtd_dmar_fault"])
+    recording.add("trace", "watching", events=list(WATCHED))
     for index in (0, 1, 3):
         recording.begin(index)
         recording.end(index)

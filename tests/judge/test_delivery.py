@@ -53,7 +53,12 @@ class TestDelivery:
             "gsts": ENABLED, "irta": table(extended_mode=1), "cap": CAP, "ecap": OFFERED, "message": REMAPPABLE,
             "entry": {"address": TABLE + INDEX * 16, "data": entry().encode().hex()},
         }  # fmt: skip
-        recording.add("observation", "delivery", 0, **{**told, **changes})
+        told |= changes
+        if (found := told["entry"]) is not None:
+            recording.add(
+                "memory", "read", 0, label="entry", gpa=found["address"], size=16, sha256="", data=found["data"]
+            )
+        recording.add("observation", "delivery", 0, **told)
         return recording
 
     def _plain(self, **changes):
@@ -134,7 +139,7 @@ class TestRefusedAssignment:
 
     def _tried(self, *, refusal, said=WORDS, gsts=0):
         recording = Recording()
-        recording.add("kmsg", "line", 0, text=f"vfio_iommu_type1_attach_group: {said}.")
+        recording.add("kmsg", "line", 0, seq=9, text=f"vfio_iommu_type1_attach_group: {said}.")
         recording.add("observation", "assignment", 0, device="nic", refusal=refusal, gsts=gsts)
         return recording
 
@@ -142,8 +147,11 @@ class TestRefusedAssignment:
         assert judge(self.STEP, self._tried(refusal=self.PERMISSION)) is Outcome.PASS
 
     def test_an_assignment_fails(self):
-        assert judge(self.STEP, self._tried(refusal=None, gsts=ENABLED)) is Outcome.FAIL
-        assert judge(self.STEP, self._tried(refusal=None)) is Outcome.FAIL
+        assert judge(self.STEP, self._tried(refusal=None, said="", gsts=ENABLED)) is Outcome.FAIL
+        assert judge(self.STEP, self._tried(refusal=None, said="")) is Outcome.FAIL
+
+    def test_an_assignment_that_the_log_says_was_refused_is_an_error(self):
+        assert judge(self.STEP, self._tried(refusal=None)) is Outcome.ERROR
 
     @pytest.mark.parametrize(("changes", "witness"), [
         ({"refusal": {"errno": errno.EBUSY, "reason": "busy"}}, "answer"), ({"said": "out of memory"}, "guest-log"),

@@ -47,7 +47,8 @@ class Told:
         recording.add("runner", "device", None, name="rogue", source_id="01:00.0")
         recording.begin(0)
         for told in self.announced:
-            recording.add("agent", "dma" if self.by == "dma" else "msi", 0, **told)
+            control = {"purpose": "control"} if told.get("purpose") == "attack" and not self.attack else {}
+            recording.add("agent", "dma" if self.by == "dma" else "msi", 0, **{**told, **control})
         for refusal in self.logged:
             recording.log(_line(*refusal), 0)
         for number, refusal in enumerate(self.shown):

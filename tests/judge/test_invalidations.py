@@ -79,6 +79,9 @@ class TestUnmap:
             recording.add("trace", "watching", 0, events=["vtd_inv_desc"])
         for number, descriptor in enumerate(descriptors):
             taken(recording, descriptor, moments[number] if moments else ASKED + 0.1 * (number + 1))
+        call = {"op": "domain_unmap", "args": {"iova": IOVA, "size": SIZE}, "ok": {"unmapped": SIZE}}
+        recording.add("agent", "call", 0, **call, duration_s=ANSWERED - ASKED)
+        recording.entries[-1]["t"] = ANSWERED
         recording.add(
             "observation", "unmapped", 0, device="nic", source_id="01:00.0", domain_id=DOMAIN, iova=IOVA, size=SIZE,
             asked=ASKED, answered=ANSWERED,

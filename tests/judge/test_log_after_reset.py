@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from harness.evidence import Entry
 from harness.testimony import holes
+from harness.witnesses.host_trace import WATCHED
 from tests.judge.recording import Recording
 
 
 def run(*, asked: int = 1, resets: int = 1, again: bool = True, first: int = 0) -> list[str]:
     """The holes of a run with resets that QEMU tells of, some of them asked for, and a log that begins again."""
     recording = Recording()
-    recording.add("trace", "watching", events=[])
+    recording.add("trace", "watching", events=list(WATCHED))
     for number in range(3):
         recording.log(f"line {number}")
     for _ in range(resets):
@@ -46,7 +47,7 @@ def test_the_new_log_is_there_from_its_first_record():
 
 def test_a_new_boot_of_which_no_record_was_read_has_a_hole():
     recording = Recording()
-    recording.add("trace", "watching", events=[])
+    recording.add("trace", "watching", events=list(WATCHED))
     recording.log("line")
     recording.add("process", "reset", reason="host-qmp-system-reset")
     recording.add("runner", "collected")

@@ -18,7 +18,8 @@ def directory(tmp_path) -> VariantDirectory:
     directory.file("trace.log").write_text(TRACED)
     directory.file("console.log").write_text(f"{SHOWN}\n")
     with directory.journal() as journal:
-        journal.record("trace", "fault", count=1)
+        fault = {"source_id": "01:00.0", "access": "write", "reason": 5, "first": 0x7BEE000, "last": 0x7BEE000}
+        journal.record("trace", "fault", t=1795336826.592933, **fault, count=1)
         journal.record("console", "line", number=1, text=SHOWN)
         journal.record("console", "unmarked", marker="step 1 end 12345678")
     return directory

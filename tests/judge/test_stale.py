@@ -32,6 +32,7 @@ def _attempt(recording, when, frames, **changes):
         "began": began, "ended": began + 0.1, "reason": 5, "secret": SECRET, "control": CONTROL, "frames": frames,
     }  # fmt: skip
     recording.add("observation", "stale", 0, **{**about, **changes})
+    _at(recording, began + 0.2)
 
 
 def _at(recording, t):
@@ -59,6 +60,14 @@ def _opened(*, watching=True):
     recording = Recording()
     if watching:
         recording.add("trace", "watching", 0, events=["vtd_inv_desc", "vtd_dmar_translate"])
+    recording.add(
+        "observation", "traffic", 0, device="nic", source_id="01:00.0", load={"frames": 4, "size": 600},
+        guest={"received": {"frames": 4, "sha256": "aa"}},
+        host={"sent_sha256": "aa", "asked_sha256": "bb", "received_frames": 4, "received_sha256": "bb"},
+    )  # fmt: skip
+    for asked in (ASKED - 50, ASKED):
+        recording.add("agent", "call", 0, op="traffic", args={}, ok={}, duration_s=0.5)
+        _at(recording, asked + 0.6)
     return recording
 
 
@@ -88,7 +97,7 @@ def test_what_is_expected_of_each_passes():
 def test_a_try_that_was_missed_halfway_does_not_count():
     recording = _opened()
     _attempt(recording, "before", [CONTROL], asked=ASKED - 50)
-    recording.entries += _lazy().entries
+    recording.entries += [entry for entry in _lazy().entries if entry["kind"] not in ("traffic", "call")]
 
     assert judge(OPEN, recording) is Outcome.PASS
 

@@ -202,7 +202,7 @@ class TestAdmission:
 
 
 class TestReplug:
-    STEP = {"replug": {"device": "nic", "times": 2}}
+    STEP = {"replug": {"device": "nic", "times": 2, "frames": 4, "size": 100}}
 
     def _rounds(self, count, *, left=None):
         recording = Recording()
@@ -300,12 +300,12 @@ class TestStorm:
                     device="nic", bdf="0000:01:00.0", direction="to-memory", address=0x5000, length=1024,
                     purpose="attack",
                 )  # fmt: skip
-            recording.bytes_at(0, BEFORE, label="before")
-            recording.bytes_at(0, after, label="after")
+            recording.bytes_at(0, BEFORE * 16, label="before")
+            recording.bytes_at(0, after * 16, label="after")
             recording.add(
                 "observation", "dma", 0, device="nic", function="0000:01:00.0", source_id="01:00.0", access="write",
                 address=0x5000, physical=PHYSICAL, length=1024, target="victim", bystanders={},
-                payload=PAYLOAD.hex(), before=BEFORE.hex(), after=after.hex(),
+                payload=PAYLOAD.hex() * 16, before=BEFORE.hex() * 16, after=after.hex() * 16,
             )  # fmt: skip
         recording.add(
             "trace", "fault", 0, source_id="01:00.0", access="write", reason=5, first=0x5000, last=0x53FC, count=traced
@@ -346,6 +346,7 @@ class TestRead:
         )  # fmt: skip
         if seen == "memory":
             recording.bytes_at(0, out or b"", label="what nic holds")
+            recording.entries[-1]["data"]["gpa"] = 0x9000
         elif seen:
             recording.add("wire", seen, 0, data="" if out is None else f"ffff{out.hex()}")
         recording.add(
@@ -447,3 +448,27 @@ class TestDmarTable:
         assert _judge(self._stating("00:02.0 as a bridge, which it is not", "00:09.0"), recording) is Outcome.FAIL
         assert _judge(self._stating("00:01.0"), recording) is Outcome.FAIL
         assert _judge(self._stating("00:01.0"), self._seen()) is Outcome.FAIL
+
+
+class TestReadings:
+    """No byte is believed that was not read, at its place and in its order."""
+
+    @pytest.mark.parametrize("label", ["before", "after"])
+    def test_each_of_the_two_readings_is_demanded_although_they_are_alike(self, label):
+        recording = TestStorm()._storm()
+        recording.entries.remove(next(e for e in recording.entries if e["data"].get("label") == label))
+
+        assert _judge(TestStorm.STEP, recording) is Outcome.ERROR
+
+    def test_the_secrets_own_reading_does_not_tell_what_the_device_holds(self):
+        recording = TestRead()._read(TestRead.SECRET)
+        recording.drop(lambda e: e["data"].get("label") == "what nic holds")
+
+        assert "neither read from memory nor seen on its wire" in judgement(TestRead.STEP, recording).findings[0].text
+
+    def test_another_dma_that_was_announced_too_is_an_error(self):
+        recording = TestStorm()._storm()
+        other = next(e for e in recording.entries if e["kind"] == "dma")
+        recording.entries.insert(0, {**other, "data": {**other["data"], "address": 0x9000}})
+
+        assert _judge(TestStorm.STEP, recording) is Outcome.ERROR

@@ -50,8 +50,8 @@ def _insert_log(recording, step, text):
     at = next(
         i for i, e in enumerate(recording.entries) if e["step"] == step and "end bb" in str(e["data"].get("text"))
     )
-    recording.log(text, step)
-    recording.entries.insert(at, recording.entries.pop())
+    recording.log(text)
+    recording.entries.insert(at, {**recording.entries.pop(), "step": step})
     _renumber(recording)
 
 
@@ -75,6 +75,9 @@ def test_every_witness_of_the_block_is_named(tmp_path):
     named = {witness.name for witness in verdict.witnesses if witness.step == ATTACK}
     assert named == {"announcement", "guest-log", "console", "host-trace", "bytes", "others"}
 
+
+#: What QEMU traces as recorded for device 01:00.0 and reason 0x22.
+REFUSED_INTERRUPT = "index 0 high 0x8000002200000100 low 0x5000000000000"
 
 SPOILED = {
     "the log is silent": (lambda r: r.change(_fault_line(ATTACK), text="nothing"), Outcome.ERROR),
@@ -200,7 +203,7 @@ SPOILED = {
         Outcome.FAIL,
     ),
     "QEMU recorded a refused interrupt": (
-        lambda r: r.add("trace", "recorded", CONTROL, source_id="01:00.0", reason=0x22),
+        lambda r: r.add("trace", "recorded", CONTROL, source_id="01:00.0", reason=0x22, text=REFUSED_INTERRUPT),
         Outcome.FAIL,
     ),
     "the kernel stumbled": (
@@ -279,6 +282,7 @@ def test_a_booted_guest_has_nobody_to_share_random_numbers_with(tmp_path):
     recording = proof()
     recording.change(_reseeding, text="nothing")
     recording.drop(_at(None, "process", "restored"))
+    recording.change(_at(None, "process", "start"), argv=["qemu-system-x86_64"])
 
     assert judge_variant(recording.write(tmp_path)).outcome is Outcome.PASS
 
@@ -426,14 +430,14 @@ class TestRefusal:
         ({"exit_status": None, "stderr": ""}, Outcome.ERROR),
     ], ids=["its-words", "other-words", "crashed", "killed", "silent"])  # fmt: skip
     def test_only_qemus_own_words_prove_it(self, refused, expected, tmp_path):
-        recording = Recording()
+        recording = self.begun()
         recording.add("runner", "refused", after_s=0.1, **refused)
         recording.add("runner", "end")
 
         assert self.judged(recording, tmp_path).outcome is expected
 
     def test_a_machine_that_starts_is_a_failure(self, tmp_path):
-        recording = Recording()
+        recording = self.begun()
         recording.add("runner", "started")
         recording.add("runner", "end")
 
@@ -444,6 +448,12 @@ class TestRefusal:
         recording.add("process", "start", pid=7)
 
         assert self.judged(recording, tmp_path).outcome is Outcome.ERROR
+
+    def begun(self):
+        recording = Recording()
+        recording.add("runner", "begin", id="recorded", protection_removed=None)
+        recording.add("process", "start", pid=7, argv=[])
+        return recording
 
     def judged(self, recording, tmp_path):
         directory = recording.write(tmp_path)

@@ -51,7 +51,7 @@ class Nested(Recording):
 
     def __init__(self):
         super().__init__(entries=proof().entries)
-        self.insert = next(i for i, entry in enumerate(self.entries) if entry["step"] == 3)
+        self.insert = next(i for i, entry in enumerate(self.entries) if entry["step"] == 3) + 1
         self.live("alice")
 
     def put(self, source, kind, **data):

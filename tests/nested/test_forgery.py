@@ -31,7 +31,8 @@ def recorded(*, came=0, refused=None, sent=MESSAGE, announced=1, source="01:00.0
     recording = Recording()
     recording.add("runner", "device", None, name="nic", source_id="01:00.0")
     for _ in range(announced):
-        told = {"guest": "alice", "bdf": "0000:02:00.0", "purpose": "attack", "address": sent[0], "data": sent[1]}
+        purpose = "control" if refused is None else "attack"
+        told = {"guest": "alice", "bdf": "0000:02:00.0", "purpose": purpose, "address": sent[0], "data": sent[1]}
         recording.add("agent", "msi", 0, **told)
     if refused is not None:
         line = f"[INTR-REMAP] Request device [{source}] fault index {INDEX:#x} [fault reason {refused:#04x}] Text"

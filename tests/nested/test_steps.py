@@ -138,10 +138,12 @@ class TestStart:
 
     def recording(self):
         recording = Recording()
-        recording.add("observation", "guest", 0, guest="alice", hello={"kernel": "6.1.0"}, virtualization="SVM")
+        recording.add(
+            "observation", "guest", 0, guest="alice", hello={"kernel": "6.1.0", "boot_id": "b"}, virtualization="SVM"
+        )
         for name, address in (("nic", "0000:01:00.0"), ("other", "0000:02:00.0")):
             recording.add(
-                "observation", "assigned", 0, guest="alice", device=name, source_id="01:00.0", address=address,
+                "observation", "assigned", 0, guest="alice", device=name, source_id=address[5:], address=address,
                 driver="e1000e", facts={},
             )  # fmt: skip
         return recording
@@ -275,7 +277,7 @@ class TestKill:
 
     def recording(self, **changes):
         recording = Recording()
-        for page in (0x7000, 0x9000):
+        for page in (0x7000, 0x9000) * 2:
             recording.add("memory", "read", 0, label="where the NIC writes", gpa=page, size=4096, sha256="aa")
         told = {"before": 60, "after": 0, "pages": [0x7000, 0x9000], "written": [0x7000], "stained": []}
         recording.add("observation", "killed", 0, device="nic", source_id="01:00.0", **(told | changes))

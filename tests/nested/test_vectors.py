@@ -52,7 +52,7 @@ def there(*counts, chip="PCI-MSI"):
     return lines(counts, chip, "eth1-{}")
 
 
-def recorded(*, traced=(6, 5, 0), became=(0xFEE01000, 0x30), watching=True, received=8, **changes):
+def recorded(*, traced=(6, 5, 0), became=(0xFEE01000, 0x30), watching=True, received=32, **changes):
     """Vectors 0 and 1 were used, and 2, which tells of the link, was not."""
     told = {
         "device": "nic", "guest": "alice", "source_id": "01:00.0",
@@ -70,11 +70,16 @@ def recorded(*, traced=(6, 5, 0), became=(0xFEE01000, 0x30), watching=True, rece
         message = request if told["vectors"][number]["entry"] is None else (became[0], became[1] + number)
         for _ in range(count):
             recording.add("trace", "remapped", 0, request=request, message=message)
-    recording.add(
-        "observation", "traffic", 0, device="nic", load={"frames": 8, "size": 64},
-        guest={"received": {"frames": received, "sha256": "a"}},
-        host={"sent_sha256": "a", "asked_sha256": "b", "received_sha256": "b", "received_frames": 8},
-    )  # fmt: skip
+    for frames, size, came in ((1, 64, 1), (32, 1200, received)):
+        recording.add(
+            "observation", "traffic", 0, device="nic", source_id="01:00.0", load={"frames": frames, "size": size},
+            guest={"received": {"frames": came, "sha256": "a"}},
+            host={"sent_sha256": "a", "asked_sha256": "b", "received_sha256": "b", "received_frames": frames},
+        )  # fmt: skip
+    for told_entry in filter(None, (one["entry"] for one in told["vectors"])):
+        recording.add(
+            "memory", "read", 0, label="entry", gpa=told_entry["address"], size=16, sha256="", data=told_entry["data"]
+        )
     recording.add("observation", "vectors", 0, **told)
     return recording
 

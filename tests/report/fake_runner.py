@@ -1,10 +1,10 @@
 """A runner without machines, for tests of the front ends: what a scenario file says comes out, with evidence files.
 
 A file reads `scenario`, `title`, and optionally `tags`, `variants`, `proofs`, `skip` and `blocked` (see
-example_run.Writer), `raises` (an InfraError in the runner), `crash` (a bug), `wrong` (a diagnostic), `interrupt`,
-`dies` (a signal that the process gets), `exits` (its exit status) or `meets` (the scenario that must have begun before
-this one ends). `machine` are words by which its machine differs from others'; that of a counter-proof has the proof's
-name. Each leaves its process id below `begun/`.
+example_run.Writer), `raises` (an InfraError in the runner), `crash` (a bug), `wrong` (a diagnostic), `unused` (a
+remark), `interrupt`, `dies` (a signal that the process gets), `exits` (its exit status) or `meets` (the scenario that
+must have begun before this one ends). `machine` are words by which its machine differs from others'; that of a counter-
+proof has the proof's name. Each leaves its process id below `begun/`.
 """
 
 from __future__ import annotations
@@ -80,13 +80,15 @@ def open_host(progress, **_there):
     return FakeHost().telling(progress)
 
 
-def plan_all(paths, host, *, cold=False):
+def plan_all(paths, host, *, cold=False, remark=None):
     problems, plans = [], []
     for path in paths:
         given = yaml.safe_load(Path(path).read_text())
         if "wrong" in given:
             problems.append(Diagnostic(str(path), 1, 1, 8, given["wrong"], "did you mean 'right'?", "scenario: x"))
             continue
+        if "unused" in given and remark:
+            remark(Diagnostic(str(path), 1, 1, 8, given["unused"], None, "scenario: x", kind="remark"))
         plans += [
             FakePlan(
                 given["scenario"],
