@@ -19,6 +19,7 @@ from harness.verdict import Outcome, Witness, WitnessVerdict
 from harness.vtd.faults import Access
 from harness.vtd.miss import missed
 from harness.vtd.source_id import SourceId
+from harness.vtd.walk.mappings import PAGE
 from harness.vtd.walk.mappings import Mapping as Mapped
 from harness.witnesses.nic_trace import BUFFER_WRITTEN
 
@@ -88,10 +89,16 @@ def told_of(data: Mapping[str, Any]) -> str:
 
 
 def _mapped(data: Mapping[str, Any]) -> list[Mapped]:
-    return [
+    """Give the mappings of the domain; ValueError for what no tables map: half pages, or one address twice."""
+    found = [
         Mapped(start, size, physical, readable="r" in rights, writable="w" in rights)
         for start, size, physical, rights in data["mappings"]
     ]
+    for mapping, following in zip(found, [*found[1:], None], strict=True):
+        whole = (mapping.start | mapping.size | mapping.physical) % PAGE == 0 < mapping.size
+        if not whole or (following is not None and following.start < mapping.end):
+            raise ValueError(f"no tables map {mapping}, and then {following}")
+    return found
 
 
 def _other_than_asked(evidence: StepEvidence, data: Mapping[str, Any], asked: Asked) -> str:
@@ -192,7 +199,7 @@ def _others_mapped(data: Mapping[str, Any]) -> bool:
 
 
 def _is_ring(data: Mapping[str, Any]) -> bool:
-    """Whether the ring is one: of 8 descriptors or a multiple, the one in question ready, and at its place.
+    """Whether the ring is one: of 8 descriptors or a multiple, mapped, the one in question ready, and at its place.
 
     Its length is given in pieces of 128 bytes (82574 data sheet 10.2.5.6).
     """
@@ -200,6 +207,9 @@ def _is_ring(data: Mapping[str, Any]) -> bool:
     bus = ring["base"] + data["index"] * DESCRIPTOR
     ready = (data["index"] - ring["head"]) % ring["count"] < (ring["tail"] - ring["head"]) % ring["count"]
     places = all(0 <= ring[end] < ring["count"] for end in ("head", "tail"))
+    if data["mappings"] is not None:
+        last = ring["base"] + ring["count"] * DESCRIPTOR - 1
+        places = places and missed(_mapped(data), last, Access.WRITE).within is not None
     return ring["count"] % 8 == 0 and places and ready and _leads(data, bus, data["place"])
 
 

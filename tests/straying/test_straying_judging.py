@@ -161,6 +161,7 @@ def test_bytes_that_were_not_read_from_outside_are_an_error(label, step, strays)
     {"ring": {"base": 0xFFFF_0000, "count": 257, "head": 256, "tail": 240}},
     {"ring": {"base": 0xFFFF_0000, "count": 256, "head": 255, "tail": 1}},
     {"ring": {"base": 0xFFFF_0000, "count": 256, "head": 255, "tail": -1}},
+    {"ring": {"base": 0xFFFF_0000, "count": 264, "head": 263, "tail": 240}, "heads": [0, 1, 2]},
     {"writes": [written(0x7040), written(0xFFFE_A840), written(VICTIM)]},
     {"ring": {"base": 0xFFFF_0010, "count": 256, "head": 255, "tail": 240}},
     {"place": PLACE + 16},
@@ -178,9 +179,13 @@ def test_bytes_that_were_not_read_from_outside_are_an_error(label, step, strays)
     {"source_id": "02:00.0"},
     {"ring": None},
     {"leads": VICTIM},
-    {"mappings": [*MAPPINGS, [0x0882_1000, 0x1000, 0x1000, "rw"]]},
+    {"mappings": [[0x0882_1000, 0x1000, 0x1000, "rw"], *MAPPINGS]},
     {"mappings": MAPPINGS[1:]},
     {"mappings": MAPPINGS[:2]},
+    {"mappings": [MAPPINGS[1], MAPPINGS[0], MAPPINGS[2]]},
+    {"mappings": [MAPPINGS[0], [0xFFFE_A001, 0x1000, 0x0777_0000, "rw"], MAPPINGS[2]]},
+    {"mappings": [MAPPINGS[0], [0xFFFE_A000, 0, 0x0777_0000, "rw"], MAPPINGS[2]]},
+    {"mappings": [*MAPPINGS[:2], *MAPPINGS[1:]]},
 ])  # fmt: skip
 def test_a_ring_that_does_not_tell_that_the_nic_used_the_address_is_an_error(changes):
     assert judged(ATTACK, whole(**changes))[0] is ERROR
