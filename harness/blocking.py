@@ -51,10 +51,15 @@ class Attempt:
         return f"{self.access} of {self.length} bytes {preposition} {where} by '{self.device}'"
 
 
-def judge_blocked(evidence: StepEvidence, attempt: Attempt, reasons: Sequence[int]) -> Judgement:
-    """Judge an attempt that the remapping unit must refuse for one of `reasons`."""
+def judge_blocked(
+    evidence: StepEvidence, attempt: Attempt, reasons: Sequence[int], announcement: Witness | None = None
+) -> Judgement:
+    """Judge an attempt that the remapping unit must refuse for one of `reasons`.
+
+    Who has issued it is witnessed by `announcement`, or else by what the guest's agent said.
+    """
     witnesses = _Witnesses(
-        announcement=announced(evidence, attempt),
+        announcement=announcement or announced(evidence, attempt),
         log=reported("guest-log", evidence, evidence.logged, attempt, reasons),
         console=_console_agrees(evidence),
         trace=reported("host-trace", evidence, evidence.traced, attempt, reasons),
@@ -67,9 +72,9 @@ def judge_blocked(evidence: StepEvidence, attempt: Attempt, reasons: Sequence[in
     return Judgement(findings=(finding,), witnesses=witnesses.all, landed=attempt.bytes_moved)
 
 
-def judge_landed(evidence: StepEvidence, attempt: Attempt) -> Judgement:
+def judge_landed(evidence: StepEvidence, attempt: Attempt, announcement: Witness | None = None) -> Judgement:
     """Judge an attempt that must go through: the positive control, without which a block proves nothing."""
-    announcement = announced(evidence, attempt)
+    announcement = announcement or announced(evidence, attempt)
     arrived = _bytes_moved(evidence, attempt)
     others = nobody_faulted(evidence)
     witnesses = (announcement, arrived, others)

@@ -113,6 +113,16 @@ TOLERATED = (
     Tolerated("agent/dma", "registers*", _ALL, f"{PEOPLE}: how the device was told"),
     Tolerated("agent/dma", "rings*", _ALL, f"{PEOPLE}: how the device was told"),
     Tolerated("agent/msi", "time_ns", _ALL, f"{PEOPLE}: the guest's own clock"),
+    # -- a stray descriptor -----------------------------------------------------------------------------------------
+    Tolerated("observation/stray", "frames.*", _VALUE, "of the frames before, only their number and length count"),
+    Tolerated("observation/stray", "writes.*.address", _VALUE, "of a frame before: another place in a mapped page"),
+    Tolerated("observation/stray", "ring.tail", _VALUE, "what counts is that the descriptor was ready for the NIC"),
+    Tolerated(
+        "observation/stray",
+        "mappings*",
+        _OPTIONAL,
+        f"{PEOPLE}: which mapping is the nearest; that none has the address, and which the ring has, is demanded",
+    ),
     # -- memory --------------------------------------------------------------------------------------------------
     Tolerated("memory/read", "data", _OPTIONAL, "its first bytes, for people; the digest counts"),
     Tolerated("memory/read", "label", _VALUE, f"{PEOPLE}: place and digest count"),
