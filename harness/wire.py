@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from harness.errors import InfraError, WaitTimeout
+from harness import bounds
+from harness.errors import BoundExceeded, InfraError, WaitTimeout
 from harness.waiting import Abort, Deadline, wait_for
 
 #: Bytes of the largest frame QEMU's NICs send (NET_BUFSIZE in include/net/net.h is 4 KiB + 65536).
@@ -73,14 +75,19 @@ class Wire:
     def receive(
         self, deadline: Deadline, matching: Callable[[bytes], bool] = lambda _: True, *, abort: Sequence[Abort] = ()
     ) -> bytes:
-        """The first frame that `matching` accepts; others are dropped. WaitTimeout says how many came instead."""
-        dropped: list[bytes] = []
+        """The first frame that `matching` accepts; others are dropped. WaitTimeout says how many came instead.
+
+        BoundExceeded where more come than are looked at for one.
+        """
+        looked_at = _LookedAt(self.name)
 
         def next_match() -> bytes | None:
             for frame in iter(self._poll, None):
+                looked_at.add(frame)
                 if matching(frame):
                     return frame
-                dropped.append(frame)
+                if deadline.expired:  # frames may come as fast as they are looked at
+                    break
             return None
 
         return wait_for(
@@ -89,14 +96,38 @@ class Wire:
             deadline,
             abort=(*abort, *self.abort),
             every_s=0.002,
-            observed=lambda: f"{len(dropped)} other frames",
+            observed=lambda: f"{looked_at.frames} other frames",
         )
 
     def drain(self) -> list[bytes]:
-        """All frames that wait on the wire now."""
-        return list(iter(self._poll, None))
+        """All frames that wait on the wire now; BoundExceeded where they come without end."""
+        looked_at, frames = _LookedAt(self.name), []
+        for frame in iter(self._poll, None):
+            looked_at.add(frame)
+            frames.append(frame)
+        return frames
 
     def _poll(self) -> bytes | None:
         with contextlib.suppress(BlockingIOError):
             return self._ours.recv(MAX_FRAME)
         return None
+
+
+@dataclass(slots=True)
+class _LookedAt:
+    """What was taken off a wire for one look at it."""
+
+    wire: str
+    frames: int = 0
+    bytes: int = 0
+
+    def add(self, frame: bytes) -> None:
+        """Count `frame`; BoundExceeded if it is one too many."""
+        self.frames += 1
+        self.bytes += len(frame)
+        for seen, bound, unit in (
+            (self.frames, bounds.WIRE_FRAMES, "frames at once"),
+            (self.bytes, bounds.WIRE_BYTES, "bytes at once"),
+        ):
+            if seen > bound:
+                raise BoundExceeded("the guest", f"wire '{self.wire}'", bound=bound, unit=unit)

@@ -5,7 +5,8 @@ import socket
 
 import pytest
 
-from harness.errors import InfraError, WaitTimeout
+from harness import bounds
+from harness.errors import BoundExceeded, InfraError, WaitTimeout
 from harness.waiting import Deadline
 from harness.wire import Wire
 
@@ -38,3 +39,40 @@ def test_a_frame_nobody_takes_is_an_error() -> None:
         wire.inherited()
         with pytest.raises(InfraError, match="wire 'w': a frame of 3 bytes was not taken"):
             wire.send(b"abc")
+
+
+@pytest.mark.parametrize(("bound", "most", "unit"), [("WIRE_FRAMES", 4, "4 frames"), ("WIRE_BYTES", 240, "240 bytes")])
+def test_a_flood_is_told_and_not_taken_in(monkeypatch, bound, most, unit) -> None:
+    monkeypatch.setattr(bounds, bound, most)
+    with Wire("w") as wire, socket.socket(fileno=os.dup(wire.qemu_fd)) as qemu:
+
+        def another(frame: bytes) -> bool:
+            qemu.send(frame)
+            return False
+
+        for _ in range(4):
+            qemu.send(b"\xff" * 60)
+        assert len(wire.drain()) == 4
+        for take in (wire.drain, lambda: wire.receive(Deadline.after(60), another)):
+            for _ in range(5):
+                qemu.send(b"\xff" * 60)
+            with pytest.raises(BoundExceeded, match=f"the guest said more than {unit} at once on its wire 'w'"):
+                take()
+
+
+def test_frames_that_come_as_fast_as_they_are_looked_at_do_not_outlast_the_deadline(monkeypatch) -> None:
+    monkeypatch.setattr(bounds, "WIRE_FRAMES", 1 << 40)
+    monkeypatch.setattr(bounds, "WIRE_BYTES", 1 << 40)
+    with Wire("w") as wire, socket.socket(fileno=os.dup(wire.qemu_fd)) as qemu:
+        sent = 0
+
+        def another(frame: bytes) -> bool:
+            nonlocal sent
+            sent += 1
+            assert sent < 500_000, "it never ends"
+            qemu.send(frame)
+            return False
+
+        qemu.send(b"\xff" * 60)
+        with pytest.raises(WaitTimeout, match="other frames"):
+            wire.receive(Deadline.after(0.2), another)
