@@ -33,8 +33,9 @@ _AMBIGUOUS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EEXIST})
 FLOOR = 64 << 20
 
 #: Bytes that must be left there whenever a step ends and while a machine is waited for: QEMU writes console and trace
-#: itself and does not tell of a write that failed (fd_chr_write in chardev/char-fd.c; qemu_log_unlock in util/log.c
-#: ignores what fflush says), so it must not come to that.
+#: itself and does not tell of a write that failed (io_channel_send_full in chardev/char-io.c drops the error's words,
+#: serial_xmit in hw/char/serial.c the byte, qemu_log_unlock in util/log.c what fflush gives), so it must not come to
+#: that.
 LEFT = 1 << 20
 
 
