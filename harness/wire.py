@@ -119,15 +119,15 @@ class _LookedAt:
 
     wire: str
     frames: int = 0
-    bytes: int = 0
+    size: int = 0
 
     def add(self, frame: bytes) -> None:
         """Count `frame`; BoundExceeded if it is one too many."""
         self.frames += 1
-        self.bytes += len(frame)
+        self.size += len(frame)
         for seen, bound, unit in (
             (self.frames, bounds.WIRE_FRAMES, "frames at once"),
-            (self.bytes, bounds.WIRE_BYTES, "bytes at once"),
+            (self.size, bounds.WIRE_BYTES, "bytes at once"),
         ):
             if seen > bound:
                 raise BoundExceeded("the guest", f"wire '{self.wire}'", bound=bound, unit=unit)

@@ -60,7 +60,9 @@ def test_a_disk_that_fills_up_under_a_machine_ends_the_run(disk, qemu_build):
     with started(disk / "runs", *BARE) as run:
         try:
             wait_for("a verdict", lambda: any(disk.glob("runs/*/*/*/result.json")), Deadline.after(120))
-            wait_for("a machine", lambda: [words for words in using(disk) if "qemu-system" in words], Deadline.after(60))
+            wait_for(
+                "a machine", lambda: [words for words in using(disk) if "qemu-system" in words], Deadline.after(60)
+            )
             with (disk / "filler").open("wb", buffering=0) as filler:
                 filler.truncate(0)
                 free = os.statvfs(disk).f_bavail * 4096

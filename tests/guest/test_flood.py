@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.guest, pytest.mark.parametrize("guest_image", ["debian
 
 FLOODS = {
     "its serial port": "while :; do cat /proc/kallsyms; done > /dev/ttyS0",
-    "its kernel's log": "echo 8 > /proc/sys/kernel/printk; while :; do echo '<0>flood flood flood flood' > /dev/kmsg; done",
+    "its kernel's log": "echo 8 > /proc/sys/kernel/printk; while :; do echo '<0>flood flood flood' > /dev/kmsg; done",
 }
 
 
@@ -22,7 +22,9 @@ def test_a_guest_that_floods_its_console_is_told_and_ended(flood, restored_machi
         console = machine.console.path
         bound = (console.stat().st_size + (256 << 10)) & ~511
         monkeypatch.setattr(bounds, "QEMU_FILE_BYTES", bound)
-        with pytest.raises(BoundExceeded, match=r"bytes in its file on its console\.log; the machine is ended") as caught:
+        with pytest.raises(
+            BoundExceeded, match=r"bytes in its file on its console\.log; the machine is ended"
+        ) as caught:
             guest.run(["sh", "-c", FLOODS[flood]], timeout_s=120.0)
     assert (caught.value.channel, caught.value.bound) == ("console.log", bound)
     assert caught.value.evidence == console

@@ -97,7 +97,9 @@ def test_a_small_disk_is_told_with_what_is_free(cached, disk, monkeypatch):
 
     monkeypatch.setattr(ImageStore, "_made", made)
     small = ImageStore(disk)
-    with pytest.raises(StorageError, match=r"the build of qemu cannot be written to .*No space left on device; .* free"):
+    with pytest.raises(
+        StorageError, match=r"the build of qemu cannot be written to .*No space left on device; .* free"
+    ):
         small.build("qemu", lambda _: None)
     assert not list((disk / "building").glob("*"))
     assert shutil.disk_usage(disk).free > 100_000
@@ -105,7 +107,9 @@ def test_a_small_disk_is_told_with_what_is_free(cached, disk, monkeypatch):
 
 def test_what_tar_says_of_a_full_disk_is_told_as_that(disk, image_store):
     deb = max((image_store.cache / "debs").glob("*.deb"), key=lambda path: path.stat().st_size)
-    with pytest.raises(StorageError, match=rf"{deb.name} cannot be written to {disk}.*No space left on device") as caught:
+    with pytest.raises(
+        StorageError, match=rf"{deb.name} cannot be written to {disk}.*No space left on device"
+    ) as caught:
         Sysroot.unpack([deb], disk / "packages", lock=0)
     assert caught.value.errno == errno.ENOSPC
     assert "free there" in caught.value.message

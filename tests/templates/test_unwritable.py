@@ -89,7 +89,9 @@ def test_a_template_that_has_no_room_on_a_real_disk_is_told_before_its_boot(disk
 
 def test_a_disk_that_is_full_in_the_middle_of_a_template_is_told(disk, monkeypatch):
     monkeypatch.setattr(store, "make", example.make)
-    with pytest.raises(StorageError, match=rf"template debian-13 .* cannot be written to {disk}.*No space left") as caught:
+    with pytest.raises(
+        StorageError, match=rf"template debian-13 .* cannot be written to {disk}.*No space left"
+    ) as caught:
         use(disk)
     assert "free there" in caught.value.message
     assert not left(disk)
