@@ -44,8 +44,8 @@ GREETING_BYTES = 64 << 10
 #: Bytes of one frame of the keeper's protocol: memory in hexadecimal, 64 MiB at most.
 FRAME_BYTES = 132 << 20
 
-#: Ethernet frames that are looked at while one is waited for; the rest of the deadline is not spent on a flood.
+#: Ethernet frames that are looked at while one is waited for, or taken off a wire at once; an exchange has 1,000.
 WIRE_FRAMES = 200_000
 
-#: Frames that are taken from a wire at once: its socket holds some hundred, and a flood refills it meanwhile.
-WIRE_QUEUE = 4096
+#: Bytes of these frames.
+WIRE_BYTES = 64 << 20

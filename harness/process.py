@@ -78,13 +78,13 @@ class Process:
         """Start `argv`; its stdout and stderr are appended to the file `stderr`.
 
         `pass_fds` stay open in the child under the same numbers. `env` is added to the environment of the harness.
-        No file that it writes becomes longer than `file_bytes` (a multiple of 512): it gets SIGXFSZ or EFBIG.
+        No file that it writes becomes longer than `file_bytes` (a multiple of 512): its writes fail with EFBIG then.
         Raises LaunchError when the prefix or the program cannot be executed at all.
         """
         self.argv = tuple(argv)
         self._stderr = stderr
-        guard = _GUARD if file_bytes is None else f"ulimit -f {file_bytes // _BLOCK} 2>/dev/null; {_GUARD}"
-        guarded = [*WITH_US, "/bin/sh", "-c", guard, str(os.getpid()), *argv]
+        bounded = "" if file_bytes is None else f"ulimit -f {file_bytes // _BLOCK} 2>/dev/null; trap '' XFSZ; "
+        guarded = [*WITH_US, "/bin/sh", "-c", bounded + _GUARD, str(os.getpid()), *argv]
 
         def start() -> subprocess.Popen[bytes]:
             with _opened(stderr) as output:

@@ -281,7 +281,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         from harness.suite import ExitCode  # noqa: PLC0415
 
         services.results = collect(services.directory)
-        services.write_line(f"error: {error}")
+        services.unreported = error
         session.exitstatus = ExitCode.ERROR
     if exitstatus == pytest.ExitCode.OK and services.outcomes and set(services.outcomes) == {Outcome.SKIP}:
         session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
@@ -290,6 +290,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Show the table and the path of the page."""
     services = config.stash[SERVICES]
+    if services.unreported is not None:
+        terminalreporter.write_line(f"error: {services.unreported}")
     if services.directory is None or not services.results:
         return
     from harness.report.terminal import table, time_lines  # noqa: PLC0415 - collecting runs and reports nothing

@@ -49,6 +49,7 @@ class Services:
     opened: HostFacts | None = None
     lacking: bool = False
     unwritten: StorageError | None = None
+    unreported: StorageError | None = None
     directory: RunDirectory | None = None
     outcomes: list[Outcome] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)

@@ -29,12 +29,16 @@ _REMEDIES = {
 #: Those that programs also meet elsewhere: no such program, an address that is no socket.
 _AMBIGUOUS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EEXIST})
 
+#: Those whose words, said by a program, can be of nothing else.
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
 #: Bytes that a run needs where its evidence goes; what one variant usually leaves is a tenth of it.
 FLOOR = 64 << 20
 
 #: Bytes that must be left there whenever a step ends and while a machine is waited for: QEMU writes console and trace
-#: itself and does not tell of a write that failed (fd_chr_write in chardev/char-fd.c; qemu_log_unlock in util/log.c
-#: ignores what fflush says), so it must not come to that.
+#: itself and does not tell of a write that failed (io_channel_send_full in chardev/char-io.c drops the error's words,
+#: serial_xmit in hw/char/serial.c the byte, qemu_log_unlock in util/log.c what fflush gives), so it must not come to
+#: that.
 LEFT = 1 << 20
 
 
@@ -83,6 +87,15 @@ def writing(what: str, path: Path, *, needed: int | None = None, alone: bool = F
         if is_storage(error) or (alone and error.errno in _AMBIGUOUS):
             raise storage_error(error, what, path, needed=needed) from error
         raise
+
+
+def said_by_program(words: str, what: str, path: Path) -> StorageError | None:
+    """Give the StorageError that a program tells of which wrote `what` to `path`; None if it tells of something else.
+
+    It must speak the C locale's language.
+    """
+    number = next((each for each in _OF_THE_DISK if os.strerror(each) in words), None)
+    return None if number is None else storage_error(OSError(number, ""), what, path)
 
 
 def write_text(path: Path, text: str, what: str | None = None) -> Path:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -77,18 +77,17 @@ class Wire:
     ) -> bytes:
         """The first frame that `matching` accepts; others are dropped. WaitTimeout says how many came instead.
 
-        BoundExceeded for a guest that floods the wire with others.
+        BoundExceeded where more come than are looked at for one.
         """
-        dropped = 0
+        looked_at = _LookedAt(self.name)
 
         def next_match() -> bytes | None:
-            nonlocal dropped
-            for frame in self._waiting():
+            for frame in iter(self._poll, None):
+                looked_at.add(frame)
                 if matching(frame):
                     return frame
-                dropped += 1
-                if dropped > bounds.WIRE_FRAMES:
-                    raise self._flooded(bounds.WIRE_FRAMES)
+                if deadline.expired:  # frames may come as fast as they are looked at
+                    break
             return None
 
         return wait_for(
@@ -97,24 +96,38 @@ class Wire:
             deadline,
             abort=(*abort, *self.abort),
             every_s=0.002,
-            observed=lambda: f"{dropped} other frames",
+            observed=lambda: f"{looked_at.frames} other frames",
         )
 
     def drain(self) -> list[bytes]:
-        """All frames that wait on the wire now; BoundExceeded where more come than it can hold."""
-        frames = list(self._waiting())
-        if len(frames) == bounds.WIRE_QUEUE:
-            raise self._flooded(bounds.WIRE_QUEUE)
+        """All frames that wait on the wire now; BoundExceeded where they come without end."""
+        looked_at, frames = _LookedAt(self.name), []
+        for frame in iter(self._poll, None):
+            looked_at.add(frame)
+            frames.append(frame)
         return frames
-
-    def _waiting(self) -> Iterator[bytes]:
-        """Take what waits, and no more of it than shows whether that ever ends."""
-        return islice(iter(self._poll, None), bounds.WIRE_QUEUE)
-
-    def _flooded(self, bound: int) -> BoundExceeded:
-        return BoundExceeded("the guest", f"wire '{self.name}'", bound=bound, unit="frames that nobody waits for")
 
     def _poll(self) -> bytes | None:
         with contextlib.suppress(BlockingIOError):
             return self._ours.recv(MAX_FRAME)
         return None
+
+
+@dataclass(slots=True)
+class _LookedAt:
+    """What was taken off a wire for one look at it."""
+
+    wire: str
+    frames: int = 0
+    size: int = 0
+
+    def add(self, frame: bytes) -> None:
+        """Count `frame`; BoundExceeded if it is one too many."""
+        self.frames += 1
+        self.size += len(frame)
+        for seen, bound, unit in (
+            (self.frames, bounds.WIRE_FRAMES, "frames at once"),
+            (self.size, bounds.WIRE_BYTES, "bytes at once"),
+        ):
+            if seen > bound:
+                raise BoundExceeded("the guest", f"wire '{self.wire}'", bound=bound, unit=unit)

@@ -9,7 +9,6 @@ import pickle
 import subprocess
 import sys
 import threading
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,6 @@ import fake_runner
 from harness import bounds, cli, evidence, suite
 from harness.errors import BoundExceeded, StorageError
 from harness.evidence import Journal, RunDirectory, VariantDirectory, read_journal, write_json
-from harness.images.store import ImageStore
 from harness.lockfile import exclusive
 from harness.process import Process
 from harness.report.html import write_html
@@ -28,23 +26,8 @@ from harness.report.junit import write_junit
 from harness.report.manifest import write_manifest
 from harness.report.results import write_results
 from harness.storage import storage_error
-from harness.templates import store as template_store
-from harness.templates.store import Templates
-from tests.templates.example import ingredients
 
 ERRNOS = [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO, errno.EDQUOT]
-
-
-@pytest.fixture
-def disk(tmp_path):
-    """A file system of 200 KB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", place], capture_output=True, check=False)
-    if made.returncode:
-        pytest.skip(f"no file system can be mounted here: {made.stderr.decode().strip()}")
-    yield place
-    subprocess.run(["umount", "-l", place], check=True)
 
 
 @pytest.fixture
@@ -265,34 +248,3 @@ def test_standard_output_that_is_full_is_told(project, monkeypatch, capfd):
         with pytest.raises(OSError, match="No space"):
             full.close()
     assert "cannot be written" in one_sentence(capfd.readouterr().err)
-
-
-@pytest.mark.parametrize("number", ERRNOS)
-class TestCaches:
-    """What a cache cannot take is told with its place, and nothing half made stays."""
-
-    def refuse(self, number):
-        def refused(*_args, **_kwargs):
-            raise OSError(number, os.strerror(number))
-
-        return refused
-
-    def test_a_template(self, tmp_path, monkeypatch, number):
-        monkeypatch.setattr(template_store, "make", self.refuse(number))
-        ready = Templates(tmp_path).ready(ingredients(), tmp_path / "evidence", lambda _: None, nullcontext)
-
-        with pytest.raises(StorageError, match="template .* cannot be written to") as caught, ready:
-            pass
-
-        assert caught.value.errno == number
-        assert str(tmp_path) in str(caught.value)
-        assert not list((tmp_path / "templates").glob("*/*"))
-
-    def test_an_image(self, tmp_path, monkeypatch, number):
-        monkeypatch.setattr(ImageStore, "_build", self.refuse(number))
-
-        with pytest.raises(StorageError, match="the build of debian-13 cannot be written to") as caught:
-            ImageStore(tmp_path).get("debian-13", lambda _: None)
-
-        assert caught.value.errno == number
-        assert "VTD_CACHE" in str(caught.value)

@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-import contextlib
 import os
-import select
 import socket
-import threading
 
 import pytest
 
 from harness import bounds
 from harness.errors import BoundExceeded, InfraError, WaitTimeout
-from harness.waiting import Deadline, wait_for
+from harness.waiting import Deadline
 from harness.wire import Wire
 
 
@@ -44,50 +41,38 @@ def test_a_frame_nobody_takes_is_an_error() -> None:
             wire.send(b"abc")
 
 
-@pytest.fixture
-def flooded():
-    """A wire whose far end sends as fast as it is read."""
-    with Wire("lan") as wire:
-        over = threading.Event()
+@pytest.mark.parametrize(("bound", "most", "unit"), [("WIRE_FRAMES", 4, "4 frames"), ("WIRE_BYTES", 240, "240 bytes")])
+def test_a_flood_is_told_and_not_taken_in(monkeypatch, bound, most, unit) -> None:
+    monkeypatch.setattr(bounds, bound, most)
+    with Wire("w") as wire, socket.socket(fileno=os.dup(wire.qemu_fd)) as qemu:
 
-        def flood():
-            wire.far_end.setblocking(True)
-            wire.far_end.settimeout(0.1)
-            while not over.is_set():
-                with contextlib.suppress(TimeoutError):
-                    wire.far_end.send(bytes(60))
+        def another(frame: bytes) -> bool:
+            qemu.send(frame)
+            return False
 
-        sender = threading.Thread(target=flood)
-        sender.start()
-        yield wire
-        over.set()
-        sender.join()
-
-
-def test_a_guest_that_floods_a_wire_is_told(flooded, monkeypatch):
-    monkeypatch.setattr(bounds, "WIRE_FRAMES", 2000)
-    with pytest.raises(BoundExceeded, match="2,000 frames that nobody waits for on its wire 'lan'"):
-        flooded.receive(Deadline.after(30), lambda frame: frame == b"never")
+        for _ in range(4):
+            qemu.send(b"\xff" * 60)
+        assert len(wire.drain()) == 4
+        for take in (wire.drain, lambda: wire.receive(Deadline.after(60), another)):
+            for _ in range(5):
+                qemu.send(b"\xff" * 60)
+            with pytest.raises(BoundExceeded, match=f"the guest said more than {unit} at once on its wire 'w'"):
+                take()
 
 
-def test_a_flood_does_not_outlast_a_deadline(flooded, monkeypatch):
-    monkeypatch.setattr(bounds, "WIRE_QUEUE", 50)
-    monkeypatch.setattr(bounds, "WIRE_FRAMES", 10**9)
-    with pytest.raises(WaitTimeout, match="other frames"):
-        flooded.receive(Deadline.after(0.5), lambda frame: frame == b"never")
+def test_frames_that_come_as_fast_as_they_are_looked_at_do_not_outlast_the_deadline(monkeypatch) -> None:
+    monkeypatch.setattr(bounds, "WIRE_FRAMES", 1 << 40)
+    monkeypatch.setattr(bounds, "WIRE_BYTES", 1 << 40)
+    with Wire("w") as wire, socket.socket(fileno=os.dup(wire.qemu_fd)) as qemu:
+        sent = 0
 
+        def another(frame: bytes) -> bool:
+            nonlocal sent
+            sent += 1
+            assert sent < 500_000, "it never ends"
+            qemu.send(frame)
+            return False
 
-def test_a_flood_cannot_be_drained(flooded, monkeypatch):
-    monkeypatch.setattr(bounds, "WIRE_QUEUE", 50)
-    wait_for("a full wire", lambda: not _takes_more(flooded), Deadline.after(10))
-    with pytest.raises(BoundExceeded, match="50 frames"):
-        _drained(flooded)
-
-
-def _drained(wire):
-    for _ in range(1000):
-        wire.drain()
-
-
-def _takes_more(wire):
-    return select.select([], [wire.far_end], [], 0.05)[1]
+        qemu.send(b"\xff" * 60)
+        with pytest.raises(WaitTimeout, match="other frames"):
+            wire.receive(Deadline.after(0.2), another)

@@ -16,6 +16,7 @@ from harness.errors import HarnessError
 from harness.evidence import RunDirectory
 from harness.report.manifest import refresh
 from harness.scenario.load import load
+from harness.storage import write_text
 from harness.suite import ExitCode
 from harness.verdict import Conformance
 
@@ -78,7 +79,7 @@ def _tell_page(made: Chart, text: str, *, write: bool) -> None:
         why = "the whole atlas" if current else "the whole atlas as its scenario files are now"
         raise HarnessError(f"{PAGE} is only written from a complete run of {why}")
     if write:
-        PAGE.write_text(text, encoding="utf-8")
+        write_text(PAGE, text)
         print(f"page:     {PAGE}")
         return
     written = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""

@@ -27,6 +27,7 @@ from harness.scenario.reference import markdown
 from harness.scenario.schema import json_schema
 from harness.selection import SCENARIOS, chosen, split_names
 from harness.source.diagnostics import Diagnostic
+from harness.storage import write_text
 from harness.suite import ExitCode
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def write_schema(arguments: argparse.Namespace) -> int:
         return ExitCode.FAILED if stale else ExitCode.PASSED
     for path in stale:
         path.parent.mkdir(exist_ok=True)
-        path.write_text(wanted[path], encoding="utf-8")
+        write_text(path, wanted[path])
     print("wrote " + " and ".join(map(str, stale)) if stale else "nothing has changed")
     return ExitCode.PASSED
 

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import HarnessError, LaunchError, MachineHalted
+from harness.errors import HarnessError, LaunchError, MachineHalted, StorageError
 from harness.evidence import write_json
 from harness.host.accelerator import KvmFinding
+from harness.storage import writing
 
 #: What is asked: QEMU, kernel, boot of the host, and whatever else makes it another question.
 Question = Sequence[str | int]
@@ -38,16 +39,17 @@ class KvmFindings:
 
     def keep(self, question: Question, finding: KvmFinding) -> None:
         """Keep what was found; in a cache that cannot be written nothing is kept, and it is asked anew each time."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, StorageError):
             file = self._file(question)
             file.parent.mkdir(parents=True, exist_ok=True)
             write_json(file, {"asked": list(question), "usable": finding.usable, "reason": finding.reason})
 
     def evidence(self, question: Question) -> Path:
-        """Give an empty directory for the files of the boot."""
+        """Give an empty directory for the files of the boot; StorageError where it cannot be made."""
         place = self._file(question).with_suffix("")
         shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
+        with writing("the boot that asks for KVM", place, alone=True):
+            place.mkdir(parents=True)
         return place
 
     def _file(self, question: Question) -> Path:

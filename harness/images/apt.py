@@ -19,6 +19,7 @@ from harness.errors import ImageError
 from harness.images.lock import Package
 from harness.lockfile import exclusive
 from harness.process import WITH_US
+from harness.storage import said_by_program
 
 #: The environment variable that names a mirror of Debian's archive, where it is not the host's own.
 MIRROR = "VTD_MIRROR"
@@ -165,6 +166,9 @@ class Archive:
         # A silent mirror is given up by apt itself (Acquire::http::Timeout).
         done = subprocess.run([*WITH_US, *argv], cwd=directory, env=env, capture_output=True, text=True, check=False)
         if done.returncode:
+            unwritten = said_by_program(done.stderr, f"what {argv[0]} fetches", directory or self._directory)
+            if unwritten is not None:
+                raise unwritten
             said = [line for line in done.stderr.splitlines() if line.startswith(("E:", "W:"))] or [done.stderr]
             raise ImageError("\n    ".join([f"{' '.join(argv[:4])} failed:", *said[:8]]), hint=_REMEDY)
         return done.stdout

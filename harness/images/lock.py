@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.source.diagnostics import Diagnostic, InputError
+from harness.storage import write_text
 
 _LINE = re.compile(r"(?P<name>[a-z0-9][a-z0-9+.-]+) (?P<version>[A-Za-z0-9.+:~-]+) (?P<sha256>[0-9a-f]{64})")
 
@@ -51,4 +52,4 @@ def write_lock(path: Path, packages: Iterable[Package]) -> None:
     head = f"# The packages of {path.stem}.yaml: name, version, SHA-256 of the .deb.\n"
     how = f"# Written by `harness images repin {path.stem}`.\n"
     lines = [f"{package.name} {package.version} {package.sha256}\n" for package in sorted(packages)]
-    path.write_text("".join([head, how, *lines]), encoding="utf-8")
+    write_text(path, "".join([head, how, *lines]))

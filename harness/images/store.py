@@ -222,7 +222,7 @@ class ImageStore:
         recipe, lock = load_recipe(path), path.with_suffix(".lock")
         _require_apt()
         archive = self._archive(recipe)
-        with archive.opened(progress):
+        with writing(f"apt's state for {name}", self.cache), archive.opened(progress):
             newest = resolve(recipe, archive)
         before = set(read_lock(lock) or ()) if lock.exists() else set()
         write_lock(lock, newest)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from harness.errors import ImageError
 from harness.process import WITH_US
+from harness.storage import said_by_program
 
 LINKER = "usr/lib64/ld-linux-x86-64.so.2"
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
@@ -38,8 +40,17 @@ class Sysroot:
             tar = [*WITH_US, "tar", "--extract", "--keep-directory-symlink", "--no-same-owner", f"--directory={root}"]
             with subprocess.Popen(opening, stdout=subprocess.PIPE) as opened:
                 unpacked = subprocess.run(
-                    tar, stdin=opened.stdout, capture_output=True, text=True, check=False, pass_fds=(lock,)
+                    tar,
+                    stdin=opened.stdout,
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                    pass_fds=(lock,),
+                    env={**os.environ, "LC_ALL": "C.UTF-8"},
                 )
+            unwritten = said_by_program(unpacked.stderr, deb.name, root) if unpacked.returncode else None
+            if unwritten is not None:
+                raise unwritten
             if opened.returncode or unpacked.returncode:
                 raise ImageError(f"{deb.name} cannot be unpacked: {unpacked.stderr.strip() or 'dpkg-deb failed'}")
         return cls(root)
@@ -67,6 +78,9 @@ class Sysroot:
         done = subprocess.run(argv, env=clean, cwd=directory, input=stdin, capture_output=True, check=False)
         if done.returncode:
             said = done.stderr.decode(errors="replace").strip()
+            unwritten = said_by_program(said, f"what {name or program} makes", directory or self.root)
+            if unwritten is not None:
+                raise unwritten
             raise ImageError(f"{name or program} of the packages ended with status {done.returncode}: {said[-2000:]}")
         return done.stdout
 

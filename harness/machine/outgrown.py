@@ -1,7 +1,8 @@
 """A guest that made its QEMU write more to a file than it may.
 
 The bound is a limit of QEMU's process (RLIMIT_FSIZE), so that it holds between two looks of the harness, too. QEMU goes
-on: its threads block SIGXFSZ (qemu_thread_create in util/qemu-thread-posix.c), the write fails, and QEMU says
+on: the signal of the limit is ignored (`harness.process`; of QEMU's threads only the first would get it, as
+qemu_thread_create in util/qemu-thread-posix.c blocks all but faults in the others), the write fails, and QEMU says
 nothing. But a file that has reached the bound never gets shorter, so that every look afterwards finds it.
 """
 

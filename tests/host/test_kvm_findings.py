@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,12 +12,12 @@ import pytest
 
 from harness import kernel_boot, runner
 from harness.equipment import HostFacts
-from harness.errors import InfraError, LaunchError, MachineHalted
+from harness.errors import InfraError, LaunchError, MachineHalted, StorageError
 from harness.evidence import RunDirectory
 from harness.host import accelerator
 from harness.host.accelerator import ACCELERATOR, KvmFinding
 from harness.host.doctor import accelerator_need
-from harness.host.kvm_findings import is_kvms, kvm_words
+from harness.host.kvm_findings import KvmFindings, is_kvms, kvm_words
 from harness.host.slots import GuestSlots
 from harness.images.store import GuestImage
 from harness.machine.properties import QemuFacts
@@ -242,3 +244,23 @@ def test_the_doctor_tells_what_a_run_would_choose(monkeypatch, wanted, looks, ok
 
     assert (need.ok, need.found) == (ok, found)
     assert bool(need.remedy) is not ok
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO, errno.EDQUOT])
+@pytest.mark.parametrize("name", ["mkdir", "write_bytes"])
+def test_a_cache_that_cannot_be_written_keeps_no_finding_and_says_where_a_boot_lacks_its_files(
+    tmp_path, monkeypatch, name, number
+):
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    findings, question = KvmFindings(tmp_path / "kvm"), ["qemu", "kernel", "boot"]
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, name, fail)
+        findings.keep(question, YES)
+        if name == "mkdir":
+            with pytest.raises(StorageError, match="the boot that asks for KVM cannot be written to"):
+                findings.evidence(question)
+    assert findings.recalled(question) is None
+    findings.keep(question, YES)
+    assert findings.recalled(question) == YES
