@@ -42,6 +42,8 @@ def judge_admission(evidence: StepEvidence, because_of: tuple[str, ...]) -> Judg
     if addresses.get(seen.data["device"]) not in members:
         text = f"the group was read without '{seen.data['device']}' in it"
         return single(Outcome.ERROR, text, evidence.index, seen.ref)
+    if (other := _otherwise_answered(evidence, seen.data)) is not None:
+        return single(Outcome.ERROR, other, evidence.index, seen.ref)
     vfio, refused = _vfio(evidence, seen.data, seen.ref, expected=bool(because_of))
     drivers = _drivers(evidence, status, addresses, because_of, seen.ref)
     who = f"group {status['group']} of '{seen.data['device']}'"
@@ -58,6 +60,20 @@ def judge_admission(evidence: StepEvidence, because_of: tuple[str, ...]) -> Judg
         outcome, text = Outcome.PASS, f"VFIO admits {who}, where no kernel driver holds anybody"
     finding = Finding(outcome=outcome, text=text, step=evidence.index, refs=(seen.ref,))
     return Judgement(findings=(finding,), witnesses=(vfio, drivers))
+
+
+def _otherwise_answered(evidence: StepEvidence, seen: dict[str, Any]) -> str | None:
+    """Tell where the agent's own answers, as the journal has them, say something else than the observation."""
+    calls = [entry for entry in evidence.entries if (entry.source, entry.kind) == ("agent", "call")]
+    last = {str(entry.data["op"]): entry for entry in calls}
+    status, attached = last.get("group_status"), last.get("domain_attach")
+    if status is not None and status.data.get("ok") != seen["status"]:
+        return f"{status.ref}: the agent tells another group than the one that was read"
+    refusal = seen["refusal"]
+    wanted = None if refusal is None else f"guest refused 'domain_attach': {refusal['reason']}"
+    if attached is not None and attached.data.get("error") != wanted:
+        return f"{attached.ref}: the agent tells another end of the assignment than the one that was recorded"
+    return None
 
 
 def _vfio(evidence: StepEvidence, seen: dict[str, Any], ref: str, *, expected: bool) -> tuple[Witness, bool]:

@@ -150,6 +150,11 @@ def _refusals(evidence: StepEvidence, attempt: Attempt) -> list[Fault]:
     return there or [fault for fault in mine if (fault.access, fault.reason) in traced]
 
 
+def _as_long(told: int, attempt: Attempt) -> bool:
+    """Tell whether a DMA of `told` bytes is the attempt's; a receive descriptor has room for more than one frame."""
+    return told == attempt.length or (attempt.access is Access.WRITE and told > attempt.length)
+
+
 def announced(evidence: StepEvidence, attempt: Attempt) -> Witness:
     """Witness that the device was told to issue this DMA."""
     direction = "to-memory" if attempt.access is Access.WRITE else "from-memory"
@@ -159,7 +164,7 @@ def announced(evidence: StepEvidence, attempt: Attempt) -> Witness:
         if SourceId.parse(str(entry.data["bdf"])) == attempt.function
         and entry.data.get("device") == attempt.device  # two nested guests have devices at one address
         and entry.data["address"] == attempt.address
-        and entry.data["length"] >= attempt.length  # a receive descriptor has room for more than one frame
+        and _as_long(entry.data["length"], attempt)
         and entry.data["direction"] == direction
     ]
     refs = tuple(entry.ref for entry in matching[:3])

@@ -180,7 +180,13 @@ def judge_exchanges(evidence: StepEvidence, *, translated: bool = True) -> Judge
     exchanges = evidence.observations("traffic")
     findings = [judge_exchange(evidence, entry.data, entry.ref) for entry in exchanges]
     frames = sum(2 * entry.data["load"]["frames"] for entry in exchanges)
-    path = path_taken(evidence, {str(entry.data["source_id"]) for entry in exchanges}, frames, translated=translated)
+    path = path_taken(
+        evidence,
+        {str(entry.data["source_id"]) for entry in exchanges},
+        frames,
+        translated=translated,
+        exchanges=len(exchanges),
+    )
     if path.verdict is not WitnessVerdict.CONFIRMS:
         outcome = Outcome.FAIL if path.verdict is WitnessVerdict.DENIES else Outcome.ERROR
         findings.append(Finding(outcome=outcome, text=path.evidence, step=evidence.index, refs=path.refs))
@@ -190,19 +196,24 @@ def judge_exchanges(evidence: StepEvidence, *, translated: bool = True) -> Judge
     return Judgement(findings=tuple(findings), witnesses=(path, others))
 
 
-def path_taken(evidence: StepEvidence, sources: set[str], frames: int, *, translated: bool) -> Witness:
-    """Witness which way the NIC's DMA took: each frame needs at least one DMA, and QEMU traces each translation."""
+def path_taken(
+    evidence: StepEvidence, sources: set[str], frames: int, *, translated: bool, exchanges: int = 1
+) -> Witness:
+    """Witness which way the NIC's DMA took: each frame needs at least one DMA, and QEMU traces each translation.
+
+    The trace is switched on for each of the `exchanges`.
+    """
     traced = [
         entry
         for entry in evidence.entries
         if entry.source == "trace" and entry.kind == "translated" and entry.data["source_id"] in sources
     ]
-    watched = any(
+    watched = sum(
         entry.source == "trace" and entry.kind == "watching" and TRANSLATED in entry.data["events"]
         for entry in evidence.entries
     )
-    if not watched:
-        text = "QEMU's trace of translations was not switched on"
+    if watched < exchanges:
+        text = f"QEMU's trace of translations was switched on for {watched} of {exchanges} exchanges"
         return Witness(name="translation", step=evidence.index, verdict=WitnessVerdict.MISSING, evidence=text)
     count = sum(int(entry.data["count"]) for entry in traced)
     right = count >= frames if translated else count == 0

@@ -230,6 +230,9 @@ TOLERATED = (
     Tolerated("observation/traffic", "guest.netdev", _ALL, PEOPLE),
     Tolerated("observation/traffic", "guest.received.*", _ALL, f"{PEOPLE}: but for frames and digest"),
     Tolerated("observation/traffic", "guest.sent*", _ALL, "what came out at the host's end counts"),
+    Tolerated("observation/admission", "refusal.errno", _VALUE, f"{PEOPLE}: VFIO's own errno is that of the status"),
+    Tolerated("observation/admission", "addresses.*", _VALUE, f"{PEOPLE}: names of members that hold nobody back"),
+    Tolerated("runner/device", "*", "drop|value", "told again when the device is plugged in again", ("replug",)),
     Tolerated("observation/unmapped", "a*", _VALUE, "redundant with the call itself, the narrower counts"),
     Tolerated("observation/unmapped", "iova", _VALUE, "redundant with the call itself"),
 )
