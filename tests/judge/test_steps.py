@@ -53,6 +53,15 @@ class TestTraffic:
 
         assert _judge(self.STEP, recording) is Outcome.FAIL
 
+    @pytest.mark.parametrize(("watching", "outcome"), [(True, Outcome.PASS), (False, Outcome.ERROR)])
+    def test_each_exchange_needs_a_trace_of_its_own(self, watching, outcome):
+        step = {"replug": {"device": "nic", "times": 2, "frames": 4, "size": 100}}
+        recording = self._exchange()
+        recording.entries += self._exchange(watching=watching).entries
+        recording.add("observation", "unplugged", 0, groups_before={"0": {}}, groups_after={"0": {}})
+
+        assert _judge(step, recording) is outcome
+
     def test_a_nic_that_goes_around_the_unit_fails(self):
         assert _judge(self.STEP, self._exchange(translations=7)) is Outcome.FAIL
 
