@@ -20,7 +20,7 @@ from harness.traffic import counting_translations
 from harness.verdict import Finding, Outcome, Witness, WitnessVerdict
 from harness.waiting import Deadline, wait_for
 from harness.wire import TRAFFIC_HEADER, Wire
-from harness.witnesses.host_trace import read_trace, translation
+from harness.witnesses.host_trace import TRANSLATED, read_trace, translation
 
 #: Seconds for the NIC to be seen writing, and translations that must be seen before the kill.
 _IN_FLIGHT_S, _IN_FLIGHT = 20.0, 50
@@ -116,6 +116,11 @@ class Kill(Step, keyword="kill"):
         data, step = seen.data, evidence.index
         if data["before"] < _IN_FLIGHT or not data["written"]:
             return single(Outcome.ERROR, f"'{data['device']}' was not seen writing before the end", step, seen.ref)
+        watching = [entry for entry in evidence.entries if (entry.source, entry.kind) == ("trace", "watching")]
+        if not any(TRANSLATED in entry.data["events"] for entry in watching):
+            return single(Outcome.ERROR, "QEMU's trace of translations was not switched on", step, seen.ref)
+        if not {*data["written"], *data["stained"]} <= set(data["pages"]):
+            return single(Outcome.ERROR, "bytes were found in pages that were not read", step, seen.ref)
         read = Counter(entry.data["gpa"] for entry in evidence.entries if entry.source == "memory")
         if not data["pages"] or any(read[page] != _READINGS for page in data["pages"]):
             return single(Outcome.ERROR, "not every page that the NIC wrote to was read afterwards", step, seen.ref)

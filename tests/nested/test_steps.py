@@ -275,8 +275,9 @@ class TestCompare:
 class TestKill:
     STEP = {"kill": {"guest": "alice", "device": "nic"}}
 
-    def recording(self, **changes):
+    def recording(self, *, watching="vtd_dmar_translate", **changes):
         recording = Recording()
+        recording.add("trace", "watching", 0, events=[watching])
         for page in (0x7000, 0x9000) * 2:
             recording.add("memory", "read", 0, label="where the NIC writes", gpa=page, size=4096, sha256="aa")
         told = {"before": 60, "after": 0, "pages": [0x7000, 0x9000], "written": [0x7000], "stained": []}
@@ -291,7 +292,10 @@ class TestKill:
         assert judge(self.STEP, self.recording(**changes)) is FAIL
         assert denying(self.STEP, self.recording(**changes)) == {who}
 
-    @pytest.mark.parametrize("changes", [{"before": 49}, {"written": []}, {"pages": [0x7000, 0x9000, 0xB000]}])
+    @pytest.mark.parametrize("changes", [
+        {"before": 49}, {"written": []}, {"pages": [0x7000, 0x9000, 0xB000]}, {"watching": "vtd_dmar_fault"},
+        {"written": [0xB000]}, {"stained": [0xB000]},
+    ])  # fmt: skip
     def test_a_nic_that_was_not_seen_writing_or_pages_that_were_not_read_are_an_error(self, changes):
         assert judge(self.STEP, self.recording(**changes)) is ERROR
 
